@@ -1,0 +1,176 @@
+"""The event: what the log keeps and the wire carries.
+
+What belongs here: the event as a value, its wire JSON, and the reading of it. What an event *means* is the
+schema's business. An event keeps the wire's own JSON, because LiveStore clients compare ``args`` when they
+confirm their pending events: it must come back exactly as it was pushed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from .errors import InvalidEvent, TooLarge
+from .limits import MAX_EVENT_BYTES
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """An event in the log.
+
+    Attributes:
+        seq: sequence number, from 1, gapless.
+        recorded_at: when the log took it, whole milliseconds since 1970 UTC, never going back.
+        actor: the authenticated user who committed it.
+        body: wire JSON: ``{"name","args","seqNum","parentSeqNum","clientId","sessionId"}``.
+    """
+
+    seq: int
+    recorded_at: int
+    actor: str
+    body: str
+
+    def decode(self) -> Decoded:
+        """Read the body.
+
+        Raises:
+            InvalidEvent: it is not an event, or ``args`` is not an object or holds a number beyond a double.
+        """
+        return decode(self.body)
+
+
+class Meta(msgspec.Struct, frozen=True, gc=False):
+    """What the log knows of an event; the second argument of a materializer."""
+
+    seq: int
+    recorded_at: int
+    actor: str
+    client_id: str
+    session_id: str
+
+
+class Decoded(msgspec.Struct, gc=False):
+    """A body read: ``args`` as plain Python values, lone surrogates replaced by U+FFFD."""
+
+    name: str
+    args: dict[str, Any]
+    clientId: str = ""
+    sessionId: str = ""
+
+
+class Wire(msgspec.Struct, gc=False):
+    """A body split into its fields, ``args`` untouched."""
+
+    name: str
+    args: msgspec.Raw
+    seqNum: int
+    parentSeqNum: int
+    clientId: str
+    sessionId: str
+
+
+_decoder = msgspec.json.Decoder(Decoded)
+_text = msgspec.json.Encoder()
+
+
+def decode(body: str | bytes) -> Decoded:
+    """Read a body; see :meth:`Event.decode`."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _decode_slowly(body, error)
+
+
+def _decode_slowly(body: str | bytes, error: Exception) -> Decoded:
+    """Read what msgspec refuses and JSON allows: escapes of lone surrogates."""
+    try:
+        value = replace_surrogates(json.loads(body, parse_constant=_refuse_constant))
+        return msgspec.convert(value, Decoded)
+    except (ValueError, RecursionError, msgspec.ValidationError):
+        raise InvalidEvent(f"Not an event: {error}", field="args") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def replace_surrogates(value: Any) -> Any:
+    """A JSON value with every lone surrogate in its text replaced by U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [replace_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {replace_surrogates(key): replace_surrogates(item) for key, item in value.items()}
+    return value
+
+
+def encode_args(args: Any) -> str:
+    """``args`` as compact JSON text.
+
+    Lone surrogates are kept, as escapes. NaN and infinities are refused.
+
+    Raises:
+        InvalidEvent: a value that JSON has no word for.
+    """
+    try:
+        return json.dumps(args, ensure_ascii=True, allow_nan=False, separators=(",", ":")) if (
+            _needs_care(args)
+        ) else _text.encode(args).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
+        raise InvalidEvent(f"The fields cannot be written as JSON: {error}", field="args") from None
+
+
+def _needs_care(value: Any) -> bool:
+    """Whether msgspec would change or refuse the value: a float that is no number, a lone surrogate."""
+    if isinstance(value, str):
+        return not value.isascii() and not _is_utf8(value)
+    if isinstance(value, float):
+        return value != value or value in (float("inf"), float("-inf"))
+    if isinstance(value, dict):
+        return any(_needs_care(key) or _needs_care(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return any(_needs_care(item) for item in value)
+    return False
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_strings: dict[str, str] = {}
+
+
+def quote(text: str) -> str:
+    """A string as JSON; the few names and client ids that come again and again are remembered."""
+    known = _strings.get(text)
+    if known is None:
+        known = encode_args(text)
+        if len(_strings) < 4096:
+            _strings[text] = known
+    return known
+
+
+def wire(name: str, args_json: str, seq: int, client_id: str, session_id: str) -> str:
+    """Write a body.
+
+    Raises:
+        TooLarge: it is over :data:`~jupyter_agentstore.core.limits.MAX_EVENT_BYTES`.
+    """
+    body = (
+        f'{{"name":{quote(name)},"args":{args_json},"seqNum":{seq},"parentSeqNum":{seq - 1},'
+        f'"clientId":{quote(client_id)},"sessionId":{quote(session_id)}}}'
+    )
+    check_size(body)
+    return body
+
+
+def check_size(body: str) -> None:
+    """Raise :class:`TooLarge` for a body over the limit of one event."""
+    if len(body) * 4 > MAX_EVENT_BYTES and len(body.encode()) > MAX_EVENT_BYTES:
+        raise TooLarge(f"An event may have {MAX_EVENT_BYTES:,} bytes of JSON; this one has {len(body.encode()):,}.")
