@@ -1,0 +1,174 @@
+"""What a materializer may do to tables: five operations, each on one row named by its primary key.
+
+What belongs here: the operations as values and the meaning of an event's list of them, as a pure function over
+rows. Where rows come from and where they go is the caller's business.
+
+The rule for an event's list: all or none. If the first operation has no effect (an insert of a key that is
+there, an update of a row that is not, a condition that does not hold) nothing of the event applies and the event
+is an anomaly; a later one without effect is simply without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .schema import Schema, Table
+
+Row = dict[str, Any]
+"""A table's row: column name to value; timestamps are whole milliseconds since 1970 UTC."""
+
+
+class Insert(msgspec.Struct, gc=False):
+    """Put a new row; the first of a key wins. Columns not given take their defaults."""
+
+    table: str
+    row: Row
+
+
+class Upsert(msgspec.Struct, gc=False):
+    """Put a row, in place of the one with its key if there is one."""
+
+    table: str
+    row: Row
+
+
+class Update(msgspec.Struct, gc=False):
+    """Set columns of the row with the key, if it is there and ``if_`` holds of it."""
+
+    table: str
+    key: str
+    values: Row
+    if_: Mapping[str, Any] | None = None
+
+
+class Add(msgspec.Struct, gc=False):
+    """Add to number columns of the row with the key, if it is there and ``if_`` holds of it."""
+
+    table: str
+    key: str
+    values: Mapping[str, int | float]
+    if_: Mapping[str, Any] | None = None
+
+
+class Delete(msgspec.Struct, gc=False):
+    """Remove the row with the key, if it is there and ``if_`` holds of it."""
+
+    table: str
+    key: str
+    if_: Mapping[str, Any] | None = None
+
+
+Operation = Insert | Upsert | Update | Add | Delete
+
+
+class RowChange(msgspec.Struct, frozen=True, gc=False):
+    """One row before and after an event: None where it was not, or is no longer, there."""
+
+    table: str
+    key: str
+    before: Row | None
+    after: Row | None
+    seq: int
+
+
+class BadOperation(Exception):
+    """A materializer's operation that its tables do not allow."""
+
+
+def key_of(operation: Operation, schema: Schema) -> str:
+    """The primary key that the operation names.
+
+    Raises:
+        BadOperation: the table is unknown, or the key is no text.
+    """
+    if isinstance(operation, (Insert, Upsert)):
+        table = schema.tables.get(operation.table)
+        key = operation.row.get(table.key) if table else None
+    else:
+        table = schema.tables.get(operation.table)
+        key = operation.key
+    if table is None:
+        raise BadOperation(f"There is no table {operation.table!r}.")
+    if type(key) is not str:
+        raise BadOperation(f"The key of {operation.table} must be text, not {type(key).__name__}.")
+    return key
+
+
+def apply(
+    operations: Sequence[Operation],
+    schema: Schema,
+    read: Callable[[str, str], Row | None],
+    seq: int,
+) -> list[RowChange]:
+    """The changes that an event's operations make, none of them written yet.
+
+    Args:
+        operations: what the event's materializer returned.
+        schema: whose tables they speak of.
+        read: the row of a table and key as it stands before the event, or None.
+        seq: the event's sequence number.
+
+    Returns:
+        At most one change per row, in the order of first touch; empty when the first operation has no effect.
+
+    Raises:
+        BadOperation: an operation does not fit its table.
+    """
+    if len(operations) == 1:  # most events: nothing to fold
+        operation = operations[0]
+        key = key_of(operation, schema)
+        before = read(operation.table, key)
+        done, after = _result(operation, before, schema.tables[operation.table])
+        return [RowChange(operation.table, key, before, after, seq)] if done else []
+    touched: dict[tuple[str, str], tuple[Row | None, Row | None]] = {}
+    for index, operation in enumerate(operations):
+        key = key_of(operation, schema)
+        place = (operation.table, key)
+        if place in touched:
+            first, before = touched[place]
+        else:
+            first = before = read(operation.table, key)
+        done, after = _result(operation, before, schema.tables[operation.table])
+        if done:
+            touched[place] = (first, after)
+        elif index == 0:
+            return []
+    return [
+        RowChange(table, key, first, last, seq)
+        for (table, key), (first, last) in touched.items()
+        if not (first is None and last is None)
+    ]
+
+
+def _result(operation: Operation, before: Row | None, table: Table) -> tuple[bool, Row | None]:
+    """Whether the operation has an effect, and the row after it."""
+    if isinstance(operation, Insert):
+        if before is not None:
+            return False, before
+        return True, table.complete(operation.row)
+    if isinstance(operation, Upsert):
+        return True, table.complete(operation.row)
+    if before is None:
+        return False, None
+    if operation.if_ and any(before.get(name) != value for name, value in operation.if_.items()):
+        return False, before
+    if isinstance(operation, Delete):
+        return True, None
+    if isinstance(operation, Update):
+        values: Row = operation.values
+    else:
+        values = {name: _sum(before.get(name), amount, name) for name, amount in operation.values.items()}
+    if table.key in values and values[table.key] != operation.key:
+        raise BadOperation(f"{table.name}: an update cannot change the key.")
+    return True, table.check({**before, **values})
+
+
+def _sum(value: Any, amount: Any, name: str) -> int | float:
+    if type(value) not in (int, float) or type(amount) not in (int, float):
+        raise BadOperation(f"{name}: only numbers can be added to.")
+    total: int | float = value + amount
+    return total

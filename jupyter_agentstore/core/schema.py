@@ -1,0 +1,324 @@
+"""A schema: tables, event types with a materializer each, and a version. A value, made once and shared.
+
+What belongs here: declarations, the checking of fields and rows against them, and the hash that says whether
+tables built with one schema serve another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from .errors import InvalidEvent
+from .events import Meta
+from .limits import MAX_ID_CHARS
+from .operations import BadOperation, Operation, Row
+
+Type = Literal["text", "id", "json", "integer", "number", "boolean", "timestamp"]
+"""Types of fields and columns.
+
+``id`` is text of 1 to 256 characters; ``json`` is text that holds JSON; ``timestamp`` is whole milliseconds since
+1970 UTC in rows, ISO-8601 text or milliseconds in events.
+"""
+
+SQL_TYPES: Mapping[Type, str] = {
+    "text": "VARCHAR",
+    "id": "VARCHAR",
+    "json": "VARCHAR",
+    "integer": "BIGINT",
+    "number": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamp": "TIMESTAMPTZ",
+}
+
+RESERVED = frozenset({"events", "anomalies", "agentstate", "agentstore_meta", "agentstore_commits"})
+"""Tables that every store has beside its schema's (without regard to case)."""
+
+_PYTHON: Mapping[Type, tuple[type, ...]] = {
+    "text": (str,),
+    "id": (str,),
+    "json": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "timestamp": (int,),
+}
+_INT64 = 2**63
+_MAX_TIME = 253_402_300_799_999  # the end of the year 9999
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column; one without a default that is not nullable must be given."""
+
+    name: str
+    type: Type
+    default: Any = None
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its columns, its primary key (a text column) and what is kept ready about it.
+
+    Args:
+        name: as SQL and DataFrames call it.
+        columns: in their order.
+        key: the primary key's column.
+        group: a column whose groups are read from their end (a conversation's messages); the table then needs an
+            integer column ``seq``, by which the group is ordered.
+        tally: a column whose distinct values are counted as rows come and go.
+        sized: whether the bytes of the table's rows as JSON are summed up as rows come and go.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: str = "id"
+    group: str | None = None
+    tally: str | None = None
+    sized: bool = False
+
+    @cached_property
+    def _defaults(self) -> Row:
+        return {column.name: column.default for column in self.columns}
+
+    @cached_property
+    def _checks(self) -> tuple[tuple[str, Type, tuple[type, ...], bool], ...]:
+        return tuple((c.name, c.type, _PYTHON[c.type], c.nullable) for c in self.columns)
+
+    def complete(self, row: Row) -> Row:
+        """The row with every column, in the table's order.
+
+        Raises:
+            BadOperation: a column is unknown, missing or of a wrong type.
+        """
+        return self.check({**self._defaults, **row})
+
+    def check(self, row: Row) -> Row:
+        """The row itself, if it fits the table; see :meth:`complete`."""
+        if len(row) != len(self._checks):
+            raise BadOperation(f"{self.name}: no column {sorted(set(row) - set(self._defaults))[0]!r}.")
+        for name, kind, types, nullable in self._checks:
+            value = row[name]
+            if value is None:
+                if not nullable:
+                    raise BadOperation(f"{self.name}.{name}: a value is missing.")
+            elif type(value) not in types:
+                raise BadOperation(f"{self.name}.{name}: {type(value).__name__} is not {kind}.")
+            elif type(value) is int:
+                if not -_INT64 <= value < _INT64 or (kind == "timestamp" and abs(value) > _MAX_TIME):
+                    raise BadOperation(f"{self.name}.{name}: {value} is out of range.")
+            elif type(value) is float and not math.isfinite(value):
+                raise BadOperation(f"{self.name}.{name}: {value} is not a number.")
+        return row
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of an event."""
+
+    name: str
+    type: Type
+    required: bool = True
+    nullable: bool = False
+    choices: tuple[str, ...] = ()
+
+
+Materializer = Callable[[Mapping[str, Any], Meta], Sequence[Operation]]
+"""A pure function ``(fields, meta) -> operations``: no clock, no randomness, no reads of the outside."""
+
+
+@dataclass(frozen=True)
+class EventType:
+    """A type of event.
+
+    Args:
+        name: such as ``v1.MessageAdded``.
+        fields: what ``args`` holds; a field that is absent reaches the materializer as None.
+        materialize: what it does to the tables.
+        unique: ``(table, field)``: a commit over REST or from Python is refused when that row is there already.
+        requires: ``((table, field), …)``: such a commit is refused when one of those rows is not there.
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+    materialize: Materializer
+    unique: tuple[str, str] | None = None
+    requires: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(item.name for item in self.fields)
+
+    @cached_property
+    def _checks(self) -> tuple[tuple[str, Type, bool, bool, tuple[str, ...]], ...]:
+        return tuple((f.name, f.type, f.required, f.nullable, f.choices) for f in self.fields)
+
+    def read(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The declared fields of ``args``, checked; timestamps as milliseconds. Undeclared ones are left out.
+
+        Raises:
+            InvalidEvent: with the name of the field at fault.
+        """
+        values: dict[str, Any] = {}
+        for name, kind, required, nullable, choices in self._checks:
+            value = args.get(name)
+            if value is None:
+                if (required and name not in args) or (not nullable and name in args):
+                    what = "is missing" if name not in args else "may not be null"
+                    raise InvalidEvent(f"{self.name}: the field {name!r} {what}.", field=name)
+                values[name] = None
+            elif type(value) is str and kind in ("text", "id"):
+                if "\0" in value:
+                    raise InvalidEvent(f"{self.name}: the field {name!r} holds a NUL character.", field=name)
+                if kind == "id" and not 0 < len(value) <= MAX_ID_CHARS:
+                    raise InvalidEvent(
+                        f"{self.name}: the field {name!r} must have 1 to {MAX_ID_CHARS} characters.", field=name
+                    )
+                if choices and value not in choices:
+                    allowed = ", ".join(choices)
+                    raise InvalidEvent(f"{self.name}: the field {name!r} must be one of {allowed}.", field=name)
+                values[name] = value
+            else:
+                values[name] = _convert(self.name, name, kind, value)
+        return values
+
+    def unknown(self, args: Mapping[str, Any]) -> str | None:
+        """The name of a field in ``args`` that the type does not have, or None."""
+        return next((name for name in args if name not in self._names), None)
+
+
+def _convert(event: str, name: str, kind: Type, value: Any) -> Any:
+    """A field's value that is not plain text, checked."""
+    if kind == "timestamp":
+        return _milliseconds(event, name, value)
+    if type(value) not in _PYTHON[kind]:
+        article = "an" if kind in ("integer", "id") else "a"
+        wanted = {"id": "id (text)", "text": "text", "json": "text that holds JSON"}.get(kind, kind)
+        shown = {str: "text", dict: "an object", list: "a list", bool: "a boolean"}.get(type(value), "a number")
+        article = "" if kind in ("text", "json") else article + " "
+        raise InvalidEvent(f"{event}: the field {name!r} must be {article}{wanted}, not {shown}.", field=name)
+    if kind == "json":
+        try:
+            json.loads(value)
+        except (ValueError, RecursionError):
+            raise InvalidEvent(f"{event}: the field {name!r} must be text that holds JSON.", field=name) from None
+        if "\0" in value or "\\u0000" in value:
+            raise InvalidEvent(f"{event}: the field {name!r} holds a NUL character.", field=name)
+    elif (type(value) is int and not -_INT64 <= value < _INT64) or (
+        type(value) is float and not math.isfinite(value)
+    ):
+        raise InvalidEvent(f"{event}: the field {name!r} is out of range.", field=name)
+    return value
+
+
+def _milliseconds(event: str, name: str, value: Any) -> int:
+    try:
+        if type(value) is str:
+            moment = datetime.fromisoformat(value)
+            value = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+        if type(value) in (int, float) and abs(value) <= _MAX_TIME:
+            return round(value)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidEvent(
+        f"{event}: the field {name!r} must be a time: ISO-8601 text or milliseconds since 1970.", field=name
+    )
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Tables, event types and a version.
+
+    The version is raised by the author whenever a materializer changes: functions cannot be hashed in a way that
+    is the same everywhere.
+    """
+
+    version: int
+    table_list: tuple[Table, ...]
+    event_list: tuple[EventType, ...]
+    tables: Mapping[str, Table] = field(init=False, repr=False, compare=False)
+    events: Mapping[str, EventType] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tables", {table.name: table for table in self.table_list})
+        object.__setattr__(self, "events", {event.name: event for event in self.event_list})
+        seen = set(RESERVED)
+        for table in self.table_list:
+            if table.name.casefold() in seen:
+                raise ValueError(f"The table {table.name!r} is declared twice or its name is reserved.")
+            seen.add(table.name.casefold())
+            columns = {column.name: column for column in table.columns}
+            if len({name.casefold() for name in columns}) != len(table.columns):
+                raise ValueError(f"The table {table.name!r} has a column twice (names match without case).")
+            for name in (table.key, table.group, table.tally):
+                if name is not None and (name not in columns or _PYTHON[columns[name].type] != (str,)):
+                    raise ValueError(f"{table.name}: {name!r} must be one of its text columns.")
+            if table.group and ("seq" not in columns or columns["seq"].type != "integer"):
+                raise ValueError(f"{table.name}: a table read by group needs an integer column 'seq'.")
+        if len(self.events) != len(self.event_list):
+            raise ValueError("An event type is declared twice.")
+        for event in self.event_list:
+            for table_name, name in (*((event.unique,) if event.unique else ()), *event.requires):
+                if table_name not in self.tables or name not in event._names:
+                    raise ValueError(f"{event.name}: the rule ({table_name!r}, {name!r}) names nothing there.")
+
+    def extend(
+        self, *, version: int, tables: Sequence[Table] = (), events: Sequence[EventType] = ()
+    ) -> Schema:
+        """This schema with further tables and event types.
+
+        Args:
+            version: of the extension; it is combined with this schema's own.
+            tables: to add.
+            events: to add.
+        """
+        return replace(
+            self,
+            version=self.version * 1_000_000 + version,
+            table_list=(*self.table_list, *tables),
+            event_list=(*self.event_list, *events),
+        )
+
+    @cached_property
+    def hash(self) -> str:
+        """64 hex digits over the declarations and the version, the same on every machine."""
+        declared = {
+            "version": self.version,
+            "tables": [
+                [t.name, t.key, t.group, t.tally, t.sized]
+                + [[c.name, c.type, c.default, c.nullable] for c in t.columns]
+                for t in self.table_list
+            ],
+            "events": [
+                [e.name, e.unique, e.requires]
+                + [[f.name, f.type, f.required, f.nullable, f.choices] for f in e.fields]
+                for e in self.event_list
+            ],
+        }
+        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
+
+    def validate(self, name: str, args: Any) -> dict[str, Any]:
+        """Check an event for a strict entrance (REST, Python, the agent).
+
+        Returns:
+            The declared fields, timestamps as milliseconds.
+
+        Raises:
+            InvalidEvent: an unknown type, or a field that is missing, unknown or wrong.
+        """
+        kind = self.events.get(name) if isinstance(name, str) else None
+        if kind is None:
+            known = ", ".join(self.events)
+            raise InvalidEvent(f"There is no event type {str(name)[:80]!r}; there are {known}.", field="name")
+        if not isinstance(args, Mapping):
+            raise InvalidEvent(f"{name}: the fields must be an object.", field="args")
+        if (unknown := kind.unknown(args)) is not None:
+            raise InvalidEvent(f"{name} has no field {str(unknown)[:80]!r}.", field=str(unknown)[:80])
+        return kind.read(args)
