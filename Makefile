@@ -32,13 +32,13 @@ setup: .venv/.stamp $(PACKAGES) $(FRONT_END) ## virtual environment in .venv, pa
 
 .venv/.stamp: .venv/bin/python pyproject.toml hatch_build.py $(wildcard jupyter-config/*/*.json) | $(FRONT_END)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 %/node_modules/.stamp: %/package.json %/package-lock.json
 	@command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' \
 		|| { echo "Node.js 20 or newer with npm must be on the PATH." >&2; exit 1; }
 	npm --prefix $* ci --no-audit --no-fund
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 # The built files are where the package looks for them; if somebody removed them, the stamp lies.
 ifeq ($(wildcard $(STATIC)/*.js),)
@@ -47,7 +47,7 @@ endif
 $(FRONT_END): labextension/node_modules/.stamp \
 		$(shell find labextension \( -name node_modules -o -name '.*' \) -prune -o -type f -print)
 	npm --prefix labextension run build
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 browser: ## Chromium for the tests, if it is not there (Debian's, through apt-get)
 	@if command -v chromium >/dev/null; then exit 0; fi; \
