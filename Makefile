@@ -69,12 +69,12 @@ test: setup browser ## every test; ARGS="-k something" for pytest
 	for folder in $(NODE); do npm --prefix $$folder run --if-present test || exit 1; done
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
+# All of them run, so that one look shows everything there is to mend.
 lint: setup ## every check that runs nothing
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	npm --prefix labextension run lint
+	@failed=; for check in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo"; do \
+		echo "$$check"; $(BIN)/$$check || failed=1; done; \
+	echo "npm run lint"; npm --prefix labextension run lint || failed=1; \
+	[ -z "$$failed" ]
 
 format: setup ## lay the code out as lint wants it
 	$(BIN)/ruff check --fix-only --quiet .

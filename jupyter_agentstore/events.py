@@ -69,4 +69,11 @@ class ConversationUpdated(AgentEvent, frozen=True, kw_only=True):
     status: str | msgspec.UnsetType = msgspec.UNSET
 
 
-__all__ = ["AgentEvent", "ConversationCreated", "ConversationUpdated", "MemoryAdded", "MessageAdded", "new_id"]
+__all__ = [
+    "AgentEvent",
+    "ConversationCreated",
+    "ConversationUpdated",
+    "MemoryAdded",
+    "MessageAdded",
+    "new_id",
+]

@@ -115,9 +115,11 @@ def encode_args(args: Any) -> str:
         InvalidEvent: a value that JSON has no word for.
     """
     try:
-        return json.dumps(args, ensure_ascii=True, allow_nan=False, separators=(",", ":")) if (
-            _needs_care(args)
-        ) else _text.encode(args).decode()
+        return (
+            json.dumps(args, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+            if (_needs_care(args))
+            else _text.encode(args).decode()
+        )
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise InvalidEvent(f"The fields cannot be written as JSON: {error}", field="args") from None
 
@@ -173,4 +175,6 @@ def wire(name: str, args_json: str, seq: int, client_id: str, session_id: str) -
 def check_size(body: str) -> None:
     """Raise :class:`TooLarge` for a body over the limit of one event."""
     if len(body) * 4 > MAX_EVENT_BYTES and len(body.encode()) > MAX_EVENT_BYTES:
-        raise TooLarge(f"An event may have {MAX_EVENT_BYTES:,} bytes of JSON; this one has {len(body.encode()):,}.")
+        raise TooLarge(
+            f"An event may have {MAX_EVENT_BYTES:,} bytes of JSON; this one has {len(body.encode()):,}."
+        )

@@ -179,11 +179,14 @@ class EventType:
                     raise InvalidEvent(f"{self.name}: the field {name!r} holds a NUL character.", field=name)
                 if kind == "id" and not 0 < len(value) <= MAX_ID_CHARS:
                     raise InvalidEvent(
-                        f"{self.name}: the field {name!r} must have 1 to {MAX_ID_CHARS} characters.", field=name
+                        f"{self.name}: the field {name!r} must have 1 to {MAX_ID_CHARS} characters.",
+                        field=name,
                     )
                 if choices and value not in choices:
                     allowed = ", ".join(choices)
-                    raise InvalidEvent(f"{self.name}: the field {name!r} must be one of {allowed}.", field=name)
+                    raise InvalidEvent(
+                        f"{self.name}: the field {name!r} must be one of {allowed}.", field=name
+                    )
                 values[name] = value
             else:
                 values[name] = _convert(self.name, name, kind, value)
@@ -201,14 +204,18 @@ def _convert(event: str, name: str, kind: Type, value: Any) -> Any:
     if type(value) not in _PYTHON[kind]:
         article = "an" if kind in ("integer", "id") else "a"
         wanted = {"id": "id (text)", "text": "text", "json": "text that holds JSON"}.get(kind, kind)
-        shown = {str: "text", dict: "an object", list: "a list", bool: "a boolean"}.get(type(value), "a number")
+        shown = {str: "text", dict: "an object", list: "a list", bool: "a boolean"}.get(
+            type(value), "a number"
+        )
         article = "" if kind in ("text", "json") else article + " "
         raise InvalidEvent(f"{event}: the field {name!r} must be {article}{wanted}, not {shown}.", field=name)
     if kind == "json":
         try:
             json.loads(value)
         except (ValueError, RecursionError):
-            raise InvalidEvent(f"{event}: the field {name!r} must be text that holds JSON.", field=name) from None
+            raise InvalidEvent(
+                f"{event}: the field {name!r} must be text that holds JSON.", field=name
+            ) from None
         if "\0" in value or "\\u0000" in value:
             raise InvalidEvent(f"{event}: the field {name!r} holds a NUL character.", field=name)
     elif (type(value) is int and not -_INT64 <= value < _INT64) or (
@@ -267,7 +274,9 @@ class Schema:
         for event in self.event_list:
             for table_name, name in (*((event.unique,) if event.unique else ()), *event.requires):
                 if table_name not in self.tables or name not in event._names:
-                    raise ValueError(f"{event.name}: the rule ({table_name!r}, {name!r}) names nothing there.")
+                    raise ValueError(
+                        f"{event.name}: the rule ({table_name!r}, {name!r}) names nothing there."
+                    )
 
     def extend(
         self, *, version: int, tables: Sequence[Table] = (), events: Sequence[EventType] = ()

@@ -1,0 +1,73 @@
+"""The full check of a log, page by page. It reads events and judges them; it opens and repairs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ..core.errors import DamagedLog
+from ..core.events import Event, Wire
+from .contract import Progress
+
+
+class _Body(msgspec.Struct, gc=False):
+    name: str
+    args: Any
+    seqNum: int
+    parentSeqNum: int
+    clientId: str
+    sessionId: str
+
+
+_decoder = msgspec.json.Decoder(_Body)
+_shallow = msgspec.json.Decoder(Wire)
+
+
+def verify_pages(pages: Iterable[list[Event]], total: int, progress: Progress | None) -> int:
+    """Check that the pages hold events 1 to ``total``, each as it must be; see :meth:`EventLog.verify`."""
+    done = time = 0
+    for page in pages:
+        for event in page:
+            done += 1
+            if event.seq != done:
+                raise DamagedLog(f"Event {event.seq} comes where event {done} should be.")
+            if event.recorded_at < time:
+                raise DamagedLog(f"Event {done}: recorded_at goes back from {time} to {event.recorded_at}.")
+            time = event.recorded_at
+            _check_body(event)
+        if progress:
+            progress(done, total)
+    if done != total:
+        raise DamagedLog(f"The log ends with event {done}; there should be {total}.")
+    if progress and not total:
+        progress(0, 0)
+    return done
+
+
+def _check_body(event: Event) -> None:
+    try:
+        body: _Body | Wire = _decoder.decode(event.body)
+    except (msgspec.DecodeError, RecursionError):
+        body = _read_slowly(event)
+    if body.seqNum != event.seq or body.parentSeqNum != event.seq - 1:
+        raise DamagedLog(f"Event {event.seq}: its body is numbered {body.seqNum} after {body.parentSeqNum}.")
+
+
+def _read_slowly(event: Event) -> _Body | Wire:
+    """What msgspec refuses and JSON allows: escapes of lone surrogates, vast numbers, deep nesting."""
+    try:
+        return msgspec.convert(json.loads(event.body, parse_constant=_refuse), _Body)
+    except RecursionError:
+        try:
+            return _shallow.decode(event.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise DamagedLog(f"Event {event.seq}: its body cannot be read: {error}") from None
+    except (ValueError, msgspec.ValidationError) as error:
+        raise DamagedLog(f"Event {event.seq}: its body is not an event: {error}") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
