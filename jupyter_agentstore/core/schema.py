@@ -231,7 +231,8 @@ def _milliseconds(event: str, name: str, value: Any) -> int:
             moment = datetime.fromisoformat(value)
             value = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
         if type(value) in (int, float) and abs(value) <= _MAX_TIME:
-            return round(value)
+            milliseconds: int = round(value)
+            return milliseconds
     except (ValueError, OverflowError):
         pass
     raise InvalidEvent(
@@ -313,7 +314,7 @@ class Schema:
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
-    def validate(self, name: str, args: Any) -> dict[str, Any]:
+    def validate(self, name: object, args: object) -> dict[str, Any]:
         """Check an event for a strict entrance (REST, Python, the agent).
 
         Returns:

@@ -55,6 +55,8 @@ class DuckDBLog(EventLog):
         self._barred = False
         self._closed = False
         self._broken = False
+        self._head = 0
+        self._last = 0
         self._connect()
 
     @classmethod
@@ -221,8 +223,8 @@ class DuckDBLog(EventLog):
             )
         if latest != last:
             raise DamagedLog(f"{self._path}: the last event is not the latest ({last} before {latest}).")
-        self._head: int = head
-        self._last: int = last
+        self._head = head
+        self._last = last
 
     def _page(self, cursor: DuckDBPyConnection, after: int, end: int, max_bytes: int | None) -> list[Event]:
         import duckdb

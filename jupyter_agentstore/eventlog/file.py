@@ -146,7 +146,7 @@ def make(
         if wal_of(temporary).exists():
             raise OSError(f"{path} cannot be written: {wal_of(temporary).name} was left over.")
         sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync(path.parent)
     except BaseException:
         discard(temporary)
