@@ -6,6 +6,7 @@ what they amount to belongs to the state. Importing this loads no DuckDB.
 
 from .contract import EventLog
 from .duckdb import DuckDBLog
+from .lock import Lock, network_filesystem, unclean
 from .memory import MemoryLog
 
-__all__ = ["DuckDBLog", "EventLog", "MemoryLog"]
+__all__ = ["DuckDBLog", "EventLog", "Lock", "MemoryLog", "network_filesystem", "unclean"]
