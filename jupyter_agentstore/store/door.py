@@ -1,0 +1,122 @@
+"""The strict door: whether a commit's ids are free and what it refers to is there, as the log stands at this moment.
+
+What belongs here: the writer thread's knowledge of keys that are in the log and not yet in the tables. The tables
+follow the log, so they alone cannot answer; waiting for them at each commit would make commits slow.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ..core.errors import Conflict, NotFound
+from ..core.events import decode
+from .commits import Commit, Draft
+
+if TYPE_CHECKING:
+    from ..core.schema import Schema
+    from ..eventlog import EventLog
+    from .projector import Projector
+
+_MANY = 50_000
+
+Key = tuple[str, str]
+
+
+class Door:
+    """Checks commits; used by the writer thread alone."""
+
+    def __init__(self, schema: Schema, log: EventLog, projector: Projector) -> None:
+        self._schema = schema
+        self._log = log
+        self._projector = projector
+        self._new: dict[Key, int] = {}  # rows that accepted events insert, with the event's number
+        self._commits: dict[tuple[str, str], tuple[int, int]] = {}
+        self._unchecked = 0  # the last event that came in by the sync door
+
+    def check(self, commit: Commit, head: int) -> tuple[int, int] | None:
+        """Whether a commit may follow the event ``head`` (which may be one that is about to be written).
+
+        Returns:
+            None, or ``(first number, count)`` of the same commit made earlier.
+
+        Raises:
+            Conflict: an id is taken, or the commit id was used with other content.
+            NotFound: it refers to what is not there.
+        """
+        if commit.commit_id is not None:
+            earlier = self._commits.get((commit.actor, commit.commit_id))
+            if earlier is None:
+                earlier = self._projector.state.commit_of(commit.actor, commit.commit_id)
+            if earlier is not None:
+                self._compare(commit, *earlier)
+                return earlier
+        own: dict[Key, int] = {}
+        for seq, draft in enumerate(commit.drafts, head + 1):
+            kind = self._schema.events[draft.name]
+            for table, field in kind.requires:
+                key = draft.fields[field]
+                if (table, key) not in own and not self._is_there(table, key):
+                    raise NotFound(f"There is no row {key[:80]!r} in {table}.", field=field)
+            if kind.unique is not None:
+                table, field = kind.unique
+                key = draft.fields[field]
+                if (table, key) in own or self._is_taken(table, key):
+                    raise Conflict(f"{table} has a row {key[:80]!r} already.", field=field)
+                own[table, key] = seq
+        self._new.update(own)
+        if commit.commit_id is not None:
+            self._commits[commit.actor, commit.commit_id] = (head + 1, len(commit.drafts))
+        return None
+
+    def passed_unchecked(self, seq: int) -> None:
+        """Events up to ``seq`` came in by the sync door: what they do is known once they are applied."""
+        self._unchecked = seq
+
+    def forget_after(self, head: int) -> None:
+        """Nothing after ``head`` was written after all."""
+        self._new = {key: seq for key, seq in self._new.items() if seq <= head}
+        self._commits = {key: place for key, place in self._commits.items() if place[0] <= head}
+        self._unchecked = min(self._unchecked, head)
+
+    def forget_applied(self) -> None:
+        """Let go of what the tables know by now."""
+        applied = self._projector.applied
+        if applied >= self._log.head:
+            self._new.clear()
+            self._commits.clear()
+        elif len(self._new) > _MANY or len(self._commits) > _MANY:
+            self._new = {key: seq for key, seq in self._new.items() if seq > applied}
+            self._commits = {key: place for key, place in self._commits.items() if place[0] > applied}
+
+    def _is_there(self, table: str, key: str) -> bool:
+        if (table, key) in self._new or self._projector.state.has(table, key):
+            return True
+        if self._projector.applied >= self._log.head:
+            return False
+        self._projector.wait_applied(self._log.head)
+        return self._projector.state.has(table, key)
+
+    def _is_taken(self, table: str, key: str) -> bool:
+        if (table, key) in self._new:
+            return True
+        if self._unchecked > self._projector.applied:
+            self._projector.wait_applied(self._log.head)
+        state = self._projector.state
+        return state.has(table, key) and state.row(table, key) is not None
+
+    def _compare(self, commit: Commit, first: int, count: int) -> None:
+        """Raise Conflict unless the earlier commit had the same content."""
+        events = self._log.read(first - 1, count) if first <= self._log.head else []
+        if len(events) == len(commit.drafts) and all(
+            _same(draft, event.body) for draft, event in zip(commit.drafts, events, strict=True)
+        ):
+            return
+        raise Conflict(
+            f"The commit id {str(commit.commit_id)[:80]!r} was used with other content.", field="commitId"
+        )
+
+
+def _same(draft: Draft, body: str) -> bool:
+    earlier = decode(body)
+    return earlier.name == draft.name and (json.loads(body)["args"] == json.loads(draft.args))
