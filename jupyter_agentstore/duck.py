@@ -67,14 +67,15 @@ class Instance:
             self._connection.execute("set enable_external_access = false")
             self._connection.execute("set lock_configuration = true")
 
-    def attach(self, path: Path | None, alias: str) -> None:
+    def attach(self, path: Path | None, alias: str, *, read_only: bool = False) -> None:
         """Attach a database file, made if it is not there; None attaches one in memory.
 
         Raises:
             duckdb.Error: the file is no DuckDB database, or another process has it.
         """
         with self._guard:
-            self._connection.execute(f"attach {literal(str(path) if path else ':memory:')} as {alias}")
+            how = " (read_only)" if read_only else ""
+            self._connection.execute(f"attach {literal(str(path) if path else ':memory:')} as {alias}{how}")
             self._cursors[alias] = []
 
     def cursor(self, alias: str) -> DuckDBPyConnection:
@@ -93,11 +94,21 @@ class Instance:
         cursor.close()
 
     def detach(self, alias: str) -> None:
-        """Close the file's cursors and let go of the file."""
+        """Close the file's cursors and let go of the file.
+
+        A checkpoint that fails meanwhile, for example because the disk is full, is no error: the WAL has all of it.
+        """
+        import duckdb
+
         with self._guard:
             for cursor in self._cursors.pop(alias, ()):
                 cursor.close()
-            self._connection.execute(f"detach {alias}")
+            try:
+                self._connection.execute(f"detach {alias}")
+            except duckdb.Error:
+                attached = self._connection.execute("select database_name from duckdb_databases()").fetchall()
+                if (alias,) in attached:
+                    raise
 
     def close(self) -> None:
         """Close every cursor and the instance."""

@@ -73,12 +73,18 @@ class EventLog(Protocol):
             StoreClosed: the log is closed.
         """
 
-    def scan(self, after: int = 0, size: int = 10_000) -> Iterator[list[Event]]:
-        """The events after a cursor up to the head at the first page, in pages.
+    def scan(self, after: int = 0, size: int = 10_000, end: int | None = None) -> Iterator[list[Event]]:
+        """The events after a cursor up to and with ``end``, in pages; by default to the head at the first page.
 
         A page has at most ``size`` events and, unless it has one, at most :data:`PAGE_BYTES`. Appends go on
         meanwhile. Raises what :meth:`read` raises.
         """
+        check_cursor(after, size)
+        end = self.head if end is None else min(end, self.head)
+        while after < end:
+            page = self.read(after, min(size, end - after), PAGE_BYTES)
+            yield page
+            after = page[-1].seq
 
     def verify(self, progress: Progress | None = None) -> int:
         """Read everything and check it: order, times, and that each body is an event with its own number.

@@ -18,8 +18,8 @@ from ..core.errors import DamagedLog, ForeignFile, NotFound, StoreClosed
 from ..core.events import Event
 from ..duck import Instance
 from .check import verify_pages
-from .contract import PAGE_BYTES, EventLog, Progress, check, check_cursor
-from .file import FILE, LOG, Meta, attach, make, new_meta, read_meta, wal_of
+from .contract import EventLog, Progress, check, check_cursor
+from .file import BACKUP, FILE, LOG, Meta, attach, make, new_meta, read_meta, wal_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -37,10 +37,21 @@ select count(*), coalesce(min(seq), 1), coalesce(max(seq), 0), coalesce(sum(seq)
 """
 
 
+_INVALIDATED = "has been invalidated"
+_WRONG_KIND = {
+    LOG: "{} is a backup; restore it instead of copying it.",
+    BACKUP: "{} is a store's event log, not a backup of one.",
+}
+
+
+class _NotUsable(OSError):
+    """DuckDB lets nobody use a file after a failed checkpoint until it is attached anew."""
+
+
 class DuckDBLog(EventLog):
     """A log in ``folder/eventlog.duckdb``; see :class:`~jupyter_agentstore.eventlog.contract.EventLog`.
 
-    Make one with :meth:`open`. The caller holds the folder's lock.
+    Make one with :meth:`open`; the caller holds the folder's lock. One of :meth:`open_backup` can only be read.
     """
 
     def __init__(self, instance: Instance, path: Path, alias: str, meta: Meta) -> None:
@@ -87,12 +98,23 @@ class DuckDBLog(EventLog):
                 raise DamagedLog(f"{path} is missing, but its {wal_of(path).name} is there.")
             folder.mkdir(parents=True, exist_ok=True)
             make(instance, path, alias, new_meta())
-        attach(instance, path, alias)
+        return cls._attach(instance, path, alias, LOG)
+
+    @classmethod
+    def open_backup(cls, instance: Instance, path: Path, alias: str) -> DuckDBLog:
+        """Open a backup file to read it; it is not written to. Raises what :meth:`open` raises."""
+        if not os.path.lexists(path):
+            raise NotFound(f"There is no file {path}.")
+        return cls._attach(instance, path, alias, BACKUP)
+
+    @classmethod
+    def _attach(cls, instance: Instance, path: Path, alias: str, kind: str) -> DuckDBLog:
+        attach(instance, path, alias, read_only=kind == BACKUP)
         try:
             cursor = instance.cursor(alias)
             meta = read_meta(cursor, path)
-            if meta.kind != LOG:
-                raise ForeignFile(f"{path} is a backup; restore it instead of copying it.")
+            if meta.kind != kind:
+                raise ForeignFile(_WRONG_KIND[kind].format(path))
             instance.release(alias, cursor)
             return cls(instance, path, alias, meta)
         except BaseException:
@@ -116,6 +138,8 @@ class DuckDBLog(EventLog):
             self._check_open()
             if not events:
                 return
+            if self._meta.kind == BACKUP:
+                raise OSError(f"{self._path} is a backup: nothing can be added to it.")
             if self._broken:
                 self._reattach()
             check(events, self._head, self._last)
@@ -131,28 +155,31 @@ class DuckDBLog(EventLog):
 
     def read(self, after: int, limit: int, max_bytes: int | None = None) -> list[Event]:
         check_cursor(after, limit)
-        with self._reader() as cursor:
-            end = min(after + limit, self._head)
-            if after >= end:
-                return []
-            return self._page(cursor, after, end, max_bytes)
-
-    def scan(self, after: int = 0, size: int = 10_000) -> Iterator[list[Event]]:
-        check_cursor(after, size)
-        end = self._head
-        while after < end:
-            page = self.read(after, min(size, end - after), PAGE_BYTES)
-            yield page
-            after = page[-1].seq
+        try:
+            return self._read(after, limit, max_bytes)
+        except _NotUsable:
+            with self._writing:  # whoever failed to write may be attaching the file again
+                if self._broken:
+                    self._reattach()
+                return self._read(after, limit, max_bytes)
 
     def verify(self, progress: Progress | None = None) -> int:
         self._check_open()
-        return verify_pages(self.scan(), self._head, progress)
+        total = self._head
+        return verify_pages(self.scan(end=total), total, progress)
 
     def checkpoint(self) -> None:
+        import duckdb
+
         with self._writing:
             self._check_open()
-            self._writer.execute(f"checkpoint {self._alias}").fetchall()
+            if self._broken:
+                self._reattach()
+            try:
+                self._writer.execute(f"checkpoint {self._alias}").fetchall()
+            except duckdb.Error as error:
+                self._reattach()
+                raise OSError(f"{self._path} could not be brought up to date: {error}") from error
 
     def close(self) -> None:
         with self._writing:
@@ -168,17 +195,8 @@ class DuckDBLog(EventLog):
         if len(rows) < _ARROW_ROWS:
             self._appender.append_rows(rows)
             self._appender.flush()
-            return
-        import pyarrow
-
-        columns = [pyarrow.array(column) for column in zip(*rows, strict=True)]
-        self._writer.register(
-            "incoming", pyarrow.table(columns, names=["seq", "recorded_at", "actor", "event"])
-        )
-        try:
-            self._writer.execute("insert into events select * from incoming").fetchall()
-        finally:
-            self._writer.unregister("incoming")
+        else:
+            insert(self._writer, rows)
 
     def _is_kept(self, last: int) -> bool:
         """After an error: make the log usable again, and see whether the events are in the file all the same.
@@ -213,7 +231,8 @@ class DuckDBLog(EventLog):
         self._writer = self._instance.cursor(self._alias)
         try:
             [row] = self._writer.execute(_SUMMARY).fetchall()
-            self._appender = self._writer.appender("events")
+            if self._meta.kind == LOG:
+                self._appender = self._writer.appender("events")
         except duckdb.Error as error:
             raise DamagedLog(f"{self._path} cannot be read: {error}") from error
         count, first, head, total, latest, last = row
@@ -226,6 +245,11 @@ class DuckDBLog(EventLog):
         self._head = head
         self._last = last
 
+    def _read(self, after: int, limit: int, max_bytes: int | None) -> list[Event]:
+        with self._reader() as cursor:
+            end = min(after + limit, self._head)
+            return self._page(cursor, after, end, max_bytes) if after < end else []
+
     def _page(self, cursor: DuckDBPyConnection, after: int, end: int, max_bytes: int | None) -> list[Event]:
         import duckdb
 
@@ -235,6 +259,8 @@ class DuckDBLog(EventLog):
             else:
                 rows = cursor.execute(_PAGE_WITHIN, (after, end, max_bytes)).fetchall()
         except duckdb.Error as error:
+            if _INVALIDATED in str(error):
+                raise _NotUsable(str(error)) from error
             raise DamagedLog(f"{self._path}: events after {after} cannot be read: {error}") from error
         page = list(starmap(Event, rows))
         whole = bool(page) and page[0].seq == after + 1 and page[-1].seq == after + len(page)
@@ -245,16 +271,21 @@ class DuckDBLog(EventLog):
     @contextmanager
     def _reader(self) -> Iterator[DuckDBPyConnection]:
         """A cursor for one query; two readers at once get two."""
+        import duckdb
+
         with self._reading:
             self._reading.wait_for(lambda: not self._barred)
             self._check_open()
             if self._broken:
-                raise OSError(f"{self._path} is not usable since a write failed.")
+                raise _NotUsable(f"{self._path} is not usable since a write failed.")
             self._busy += 1
             cursor = self._idle.pop() if self._idle else None
         try:
             if cursor is None:
-                cursor = self._instance.cursor(self._alias)
+                try:
+                    cursor = self._instance.cursor(self._alias)
+                except duckdb.Error as error:
+                    raise _NotUsable(f"{self._path} cannot be read: {error}") from error
             yield cursor
         finally:
             with self._reading:
@@ -279,3 +310,15 @@ class DuckDBLog(EventLog):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("The event log is closed.")
+
+
+def insert(cursor: DuckDBPyConnection, rows: Sequence[tuple[int, int, str, str]]) -> None:
+    """Write many rows of ``events`` at once."""
+    import pyarrow
+
+    columns = [pyarrow.array(column) for column in zip(*rows, strict=True)]
+    cursor.register("incoming", pyarrow.table(columns, names=["seq", "recorded_at", "actor", "event"]))
+    try:
+        cursor.execute("insert into events select * from incoming").fetchall()
+    finally:
+        cursor.unregister("incoming")

@@ -52,7 +52,7 @@ def wal_of(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
-def attach(instance: Instance, path: Path, alias: str) -> None:
+def attach(instance: Instance, path: Path, alias: str, *, read_only: bool = False) -> None:
     """Attach a file that is there.
 
     Raises:
@@ -65,7 +65,7 @@ def attach(instance: Instance, path: Path, alias: str) -> None:
     if not path.is_file():
         raise ForeignFile(f"{path} is not a regular file.")
     try:
-        instance.attach(path, alias)
+        instance.attach(path, alias, read_only=read_only)
     except duckdb.Error as error:
         raise _attach_error(path, str(error)) from error
 
@@ -109,18 +109,46 @@ def read_meta(cursor: DuckDBPyConnection, path: Path, schema: str = "main") -> M
     return Meta(kind, backend_id, created_at)
 
 
-def make(
+def make(instance: Instance, path: Path, alias: str, meta: Meta) -> None:
+    """Make a log without events, complete or not at all: under another name first, then renamed.
+
+    Args:
+        instance: where it is attached meanwhile, as ``alias``.
+        path: what it is called in the end; what is there already is replaced.
+        alias: its catalog name meanwhile.
+        meta: what it says of itself.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.new")
+    discard(temporary)
+    build(instance, temporary, alias, meta)
+    put(temporary, path)
+
+
+def put(temporary: Path, path: Path) -> None:
+    """Give a file that :func:`build` made its name, in place of what has it, and have the disk hold that."""
+    try:
+        temporary.replace(path)
+        sync(path.parent)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def build(
     instance: Instance,
     path: Path,
     alias: str,
     meta: Meta,
     fill: Callable[[DuckDBPyConnection], None] | None = None,
 ) -> None:
-    """Make a file, complete or not at all: under another name first, then renamed.
+    """Make a file under a name that nothing has yet, detached and on the disk; after an error there is none.
 
     Args:
         instance: where it is attached meanwhile, as ``alias``.
-        path: what it is called in the end; what is there already is replaced.
+        path: what it is called.
         alias: its catalog name meanwhile.
         meta: what it says of itself.
         fill: writes the events.
@@ -130,26 +158,20 @@ def make(
     """
     import duckdb
 
-    temporary = path.with_name(f"{path.name}.new")
-    discard(temporary)
     try:
         try:
-            instance.attach(temporary, alias)
-        except duckdb.Error as error:
-            raise OSError(f"{path} cannot be made: {error}") from error
-        try:
-            _fill(instance.cursor(alias), alias, meta, fill)
+            instance.attach(path, alias)
+            try:
+                _fill(instance.cursor(alias), alias, meta, fill)
+            finally:
+                instance.detach(alias)
         except duckdb.Error as error:
             raise OSError(f"{path} cannot be written: {error}") from error
-        finally:
-            instance.detach(alias)
-        if wal_of(temporary).exists():
-            raise OSError(f"{path} cannot be written: {wal_of(temporary).name} was left over.")
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        if wal_of(path).exists():
+            raise OSError(f"{path} cannot be written: {wal_of(path).name} was left over.")
+        sync(path)
     except BaseException:
-        discard(temporary)
+        discard(path)
         raise
 
 

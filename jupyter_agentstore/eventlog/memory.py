@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..core.errors import StoreClosed
 from ..core.events import Event
 from .check import verify_pages
-from .contract import PAGE_BYTES, EventLog, Progress, check, check_cursor
+from .contract import EventLog, Progress, check, check_cursor
 
 
 class MemoryLog(EventLog):
@@ -52,18 +52,10 @@ class MemoryLog(EventLog):
                     return page[:index]
         return page
 
-    def scan(self, after: int = 0, size: int = 10_000) -> Iterator[list[Event]]:
-        check_cursor(after, size)
-        end = self.head
-        while after < end:
-            page = self.read(after, min(size, end - after), PAGE_BYTES)
-            yield page
-            after = page[-1].seq
-
     def verify(self, progress: Progress | None = None) -> int:
         self._check_open()
         total = self.head
-        return verify_pages(self.scan(), total, progress)
+        return verify_pages(self.scan(end=total), total, progress)
 
     def checkpoint(self) -> None:
         self._check_open()
