@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from ..core.errors import DamagedLog
-from ..core.events import Event, Wire
+from ..core.events import Event
 from .contract import Progress
 
 
@@ -23,7 +24,7 @@ class _Body(msgspec.Struct, gc=False):
 
 
 _decoder = msgspec.json.Decoder(_Body)
-_shallow = msgspec.json.Decoder(Wire)
+_NUMBERS = re.compile(r'"seqNum":(\d{1,19}),"parentSeqNum":(\d{1,19}),')
 
 
 def verify_pages(pages: Iterable[list[Event]], total: int, progress: Progress | None) -> int:
@@ -49,22 +50,24 @@ def verify_pages(pages: Iterable[list[Event]], total: int, progress: Progress | 
 
 def _check_body(event: Event) -> None:
     try:
-        body: _Body | Wire = _decoder.decode(event.body)
+        body = _decoder.decode(event.body)
+        numbers = body.seqNum, body.parentSeqNum
     except (msgspec.DecodeError, RecursionError):
-        body = _read_slowly(event)
-    if body.seqNum != event.seq or body.parentSeqNum != event.seq - 1:
-        raise DamagedLog(f"Event {event.seq}: its body is numbered {body.seqNum} after {body.parentSeqNum}.")
+        numbers = _numbers(event)
+    if numbers != (event.seq, event.seq - 1):
+        raise DamagedLog(f"Event {event.seq}: its body is numbered {numbers[0]} after {numbers[1]}.")
 
 
-def _read_slowly(event: Event) -> _Body | Wire:
-    """What msgspec refuses and JSON allows: escapes of lone surrogates, vast numbers, deep nesting."""
+def _numbers(event: Event) -> tuple[int, int]:
+    """The numbers of a body that msgspec refuses and JSON allows: lone surrogates, vast numbers, deep nesting."""
     try:
-        return msgspec.convert(json.loads(event.body, parse_constant=_refuse), _Body)
+        body = msgspec.convert(json.loads(event.body, parse_constant=_refuse), _Body)
+        return body.seqNum, body.parentSeqNum
     except RecursionError:
-        try:
-            return _shallow.decode(event.body)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise DamagedLog(f"Event {event.seq}: its body cannot be read: {error}") from None
+        found = _NUMBERS.findall(event.body)
+        if not found:
+            raise DamagedLog(f"Event {event.seq}: its body is not an event: it has no numbers") from None
+        return int(found[-1][0]), int(found[-1][1])
     except (ValueError, msgspec.ValidationError) as error:
         raise DamagedLog(f"Event {event.seq}: its body is not an event: {error}") from None
 
