@@ -1,8 +1,88 @@
 // What anywidget asks of a front end, and nothing else: it ties a model's traits and messages to the pane.
-import type { RenderProps } from "@anywidget/types";
+import type { AnyModel, InitializeProps, RenderProps } from "@anywidget/types";
+import type { Answer, Channel, Snapshot } from "./chat/channel";
+import { Outbox } from "./chat/outbox";
+import { pane } from "./chat/pane";
 
-function render({ el }: RenderProps): void {
-  el.classList.add("agentstore-chat");
+type Traits = Snapshot & Record<string, unknown>;
+type Model = AnyModel<Traits>;
+
+const TRAITS = ["messages", "thinking", "title", "status", "error", "pending"] as const;
+
+function channelTo(model: Model): Channel {
+  return {
+    read: () => ({
+      messages: model.get("messages"),
+      thinking: model.get("thinking"),
+      title: model.get("title"),
+      status: model.get("status"),
+      error: model.get("error"),
+      pending: model.get("pending"),
+    }),
+    onChange(listener) {
+      // One update from the kernel changes several traits, one after the other.
+      let due = false;
+      let stopped = false;
+      const changed = (): void => {
+        if (!due) {
+          due = true;
+          queueMicrotask(() => {
+            due = false;
+            if (!stopped) {
+              listener();
+            }
+          });
+        }
+      };
+      for (const name of TRAITS) {
+        model.on(`change:${name}`, changed);
+      }
+      return () => {
+        stopped = true;
+        for (const name of TRAITS) {
+          model.off(`change:${name}`, changed);
+        }
+      };
+    },
+    onAnswer(listener) {
+      const received = (message: unknown): void => {
+        if (isAnswer(message)) {
+          listener(message);
+        }
+      };
+      model.on("msg:custom", received);
+      return () => { model.off("msg:custom", received); };
+    },
+    send(id, content) {
+      model.send({ type: "send", id, content });
+    },
+  };
 }
 
-export default { render };
+function isAnswer(message: unknown): message is Answer {
+  const type = (message as { type?: unknown } | null)?.type;
+  return type === "sent" || type === "failed";
+}
+
+/** Called once for each model; what its panes share lives here: what was sent and what is being written. */
+export default () => {
+  let outbox: Outbox | undefined;
+  return {
+    initialize({ model }: InitializeProps<Traits>): () => void {
+      const channel = channelTo(model);
+      const box = new Outbox((id, content) => { channel.send(id, content); });
+      const stop = channel.onAnswer((answer) => { box.answer(answer); });
+      outbox = box;
+      return () => {
+        stop();
+        box.close();
+      };
+    },
+    render({ model, el }: RenderProps<Traits>): () => void {
+      if (outbox === undefined) {
+        throw new Error("initialize comes before render");
+      }
+      return pane(el, channelTo(model), outbox);
+    },
+  };
+};
