@@ -1,0 +1,391 @@
+"""The server's end of one connection, as a state machine: frames and results in, actions out.
+
+What belongs here: what may follow what, flow control, limits, and the order of frames. No sockets, no clock, no
+threads, no waiting: a host reads frames, calls the store and tells what came of it; each call returns the actions
+that follow, to be carried out in order. Its calls must not overlap.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..core.errors import (
+    AgentStoreError,
+    BackendIdMismatch,
+    DamagedLog,
+    Forbidden,
+    HeadMoved,
+    NotFound,
+    StoreClosed,
+    StoreLocked,
+    TooLarge,
+)
+from ..core.events import Event, Wire
+from ..core.limits import MAX_PAGE_BYTES, MAX_PAGE_EVENTS
+from . import codec
+
+MAX_REQUESTS = 32
+"""Requests under way on one connection."""
+
+WINDOW_CHUNKS = 4
+"""Chunks of a pull that the client has not acknowledged; more are not sent, nor read from the log."""
+
+WINDOW_BYTES = 900_000
+"""The same in bytes; the Chunk that passes it is sent, the next one is not."""
+
+MAX_REASON_BYTES = 123
+"""The reason in a websocket's close frame (RFC 6455)."""
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send a text frame."""
+
+    text: str
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Find the store, or make it if the user may write; then ``opened``, ``absent`` or ``unavailable``.
+
+    After ``absent`` look for it again, now and then. It comes once.
+    """
+
+
+class ReadPage(msgspec.Struct, frozen=True):
+    """Read up to ``limit`` events after ``after``, ``max_bytes`` of bodies; then ``page`` or ``page_failed``."""
+
+    pull: int
+    after: int
+    limit: int = MAX_PAGE_EVENTS
+    max_bytes: int = MAX_PAGE_BYTES
+
+
+class PushBatch(msgspec.Struct, frozen=True):
+    """Append a batch, in the order of these actions; then ``pushed`` or ``push_failed``.
+
+    Attributes:
+        push: names it towards the session.
+        privileged: the user needs more than to write: it holds a message with role assistant or system.
+    """
+
+    push: int
+    batch: Sequence[Wire]
+    backend_id: str | None
+    privileged: bool
+
+
+class Close(msgspec.Struct, frozen=True):
+    """Close the connection; there are no more actions after it."""
+
+    code: int
+    reason: str
+
+
+Action = Send | Open | ReadPage | PushBatch | Close
+
+
+@dataclass(slots=True, eq=False)
+class _Pull:
+    """A pull under way. ``after`` is all that it remembers of what it has yet to send."""
+
+    key: int
+    id: str
+    live: bool
+    cursor: codec.Cursor | None
+    after: int = 0
+    end: int | None = None  # where a pull that is not live ends: the head at its first page
+    started: bool = False  # its first page was sent
+    reading: bool = False  # a page has been asked for
+    unacked: deque[int] = field(default_factory=deque)  # sizes of the Chunks in flight
+
+    @property
+    def full(self) -> bool:
+        return len(self.unacked) >= WINDOW_CHUNKS or sum(self.unacked) >= WINDOW_BYTES
+
+
+@dataclass(slots=True)
+class _Push:
+    id: str
+    parent: int
+    behind: int | None = None  # the head when an earlier push of this connection was refused, meanwhile
+
+
+class ServerSession:
+    """One connection to one store.
+
+    Args:
+        store_id: the handshake's; frames that name another are refused.
+    """
+
+    def __init__(self, store_id: str) -> None:
+        self.store_id = store_id
+        self.backend_id: str | None = None
+        self.head = 0
+        self.closed = False
+        self._opening = False
+        self._absent = False
+        self._keys = 0
+        self._pulls: dict[int, _Pull] = {}
+        self._pushes: dict[int, _Push] = {}
+        self._exits: deque[tuple[int, str]] = (
+            deque()
+        )  # of pushes, held until the pulls have sent their events
+
+    @property
+    def live(self) -> bool:
+        """Whether a live pull is open."""
+        return any(pull.live for pull in self._pulls.values())
+
+    # From the client
+
+    def receive(self, frame: str | bytes) -> list[Action]:
+        """Take a frame. It never raises, whatever the frame."""
+        if self.closed:
+            return []
+        try:
+            read = codec.decode(frame)
+        except codec.ProtocolError as error:
+            return self._close(error.code, error.reason)
+        match read:
+            case codec.Ping():
+                return [Send(codec.PONG)]
+            case codec.Ack():
+                return self._acknowledged(read.requestId)
+            case codec.Interrupt():
+                return self._interrupted(read.requestId)
+            case codec.Eof():
+                return []
+        if self._find(read.id) is not None or any(push.id == read.id for push in self._pushes.values()):
+            return self._close(codec.INVALID_FRAME, "The id of a request that is under way was used again.")
+        if isinstance(read, codec.Refused):
+            return [Send(codec.failure(read.id, read.error))]
+        if read.store_id != self.store_id:
+            foreign = Forbidden("This connection is another store's.", field="storeId")
+            return [Send(codec.failure(read.id, foreign))]
+        if len(self._pulls) + len(self._pushes) >= MAX_REQUESTS:
+            many = TooLarge(f"A connection may have {MAX_REQUESTS} requests at once.")
+            return [Send(codec.failure(read.id, many))]
+        self._keys += 1
+        if isinstance(read, codec.Push):
+            self._pushes[self._keys] = _Push(read.id, read.batch[0].parentSeqNum)
+            return [PushBatch(self._keys, read.batch, read.backend_id, read.privileged)]
+        pull = self._pulls[self._keys] = _Pull(self._keys, read.id, read.live, read.cursor)
+        if self.backend_id is not None:
+            return self._begin(pull, self.backend_id)
+        if self._absent and not pull.live:
+            return self._end(pull, codec.failure(pull.id, _absence()))
+        if self._opening:
+            return []
+        self._opening = True
+        return [Open()]
+
+    # From the host
+
+    def opened(self, backend_id: str, head: int) -> list[Action]:
+        """The store is there; from now on ``appended`` is called. A second call changes nothing."""
+        if self.closed or self.backend_id is not None:
+            return []
+        self.backend_id, self.head = backend_id, max(head, self.head)
+        return [action for pull in list(self._pulls.values()) for action in self._begin(pull, backend_id)]
+
+    def absent(self) -> list[Action]:
+        """There is no such store, and the user may not make one. Live pulls wait until it is ``opened``."""
+        if self.closed or self.backend_id is not None:
+            return []
+        self._absent = True
+        actions: list[Action] = []
+        for pull in list(self._pulls.values()):
+            if not pull.live:
+                actions += self._end(pull, codec.failure(pull.id, _absence()))
+        return actions
+
+    def unavailable(self, error: BaseException) -> list[Action]:
+        """The store could not be opened, or cannot be read: a client that is closed comes back, after a while."""
+        return self._close(codec.TRY_LATER, _reason(error))
+
+    def revoked(self) -> list[Action]:
+        """The user may no longer read."""
+        return self._close(codec.INVALID_FRAME, "You may no longer read this store.")
+
+    def appended(self, head: int, events: Sequence[Event] = ()) -> list[Action]:
+        """The log has grown.
+
+        Args:
+            head: its last event.
+            events: some of the last events without a gap, up to ``head``, to spare pulls a look into the log.
+        """
+        if self.closed or self.backend_id is None:
+            return []
+        self.head = max(self.head, head)
+        actions: list[Action] = []
+        for pull in list(self._pulls.values()):
+            if pull.live and pull.started and not pull.reading:
+                while events and events[0].seq <= pull.after + 1 <= events[-1].seq and not pull.full:
+                    actions += self._send_page(
+                        pull, events[pull.after + 1 - events[0].seq :], self.backend_id
+                    )
+                actions += self._read_on(pull)
+        return actions + self._release()
+
+    def page(self, pull: int, events: Sequence[Event], head: int) -> list[Action]:
+        """What :class:`ReadPage` found.
+
+        Args:
+            pull: as in the action.
+            events: the events, in order; none if the cursor is at the head.
+            head: the log's head, taken after they were read.
+        """
+        self.head = max(self.head, head)
+        reader = self._pulls.get(pull)
+        if self.closed or reader is None or self.backend_id is None:
+            return []
+        reader.reading = False
+        if (
+            not events and reader.after > self.head
+        ):  # With ServerAheadError such a client would wait for ever.
+            error = BackendIdMismatch(self.backend_id, reader.cursor.backendId if reader.cursor else "")
+            return self._end(reader, codec.failure(reader.id, error))
+        if not events and reader.after < self.head:
+            return self.page_failed(pull, DamagedLog(f"There is nothing after event {reader.after}."))
+        if reader.end is None and not reader.live:
+            reader.end = self.head
+        actions = self._send_page(reader, events, self.backend_id) if events or not reader.started else []
+        return actions + self._read_on(reader) + self._release()
+
+    def page_failed(self, pull: int, error: BaseException) -> list[Action]:
+        """The log could not be read."""
+        if self.closed or pull not in self._pulls:
+            return []
+        if isinstance(error, (StoreClosed, StoreLocked)):  # A client does not repeat a pull that failed.
+            return self.unavailable(error)
+        return self._end(self._pulls[pull], codec.failure(self._pulls[pull].id, error))
+
+    def pushed(self, push: int, head: int) -> list[Action]:
+        """A batch is durable, as the events up to ``head``, and ``appended`` was called for it."""
+        done = self._pushes.pop(push, None)
+        if self.closed or done is None:
+            return []
+        self._exits.append((head, codec.success(done.id)))
+        return self._release()
+
+    def push_failed(self, push: int, error: BaseException) -> list[Action]:
+        """A batch was refused, or could not be written."""
+        failed = self._pushes.pop(push, None)
+        if self.closed or failed is None:
+            return []
+        above = isinstance(error, HeadMoved) and error.provided > error.head
+        if isinstance(error, BackendIdMismatch):
+            above = error.received in ("", error.expected)
+        if above:  # The same answer as to a cursor above the head,
+            error = BackendIdMismatch(self.backend_id or "", self.backend_id or "")
+            if (
+                failed.behind is not None
+            ):  # but not if this only follows a refused push: it costs a client its data.
+                error = HeadMoved(failed.behind, failed.parent)
+        behind = error.head if isinstance(error, HeadMoved) else failed.parent
+        for later in self._pushes.values():
+            later.behind = behind
+        return [Send(codec.failure(failed.id, error))]
+
+    # Inside
+
+    def _begin(self, pull: _Pull, backend_id: str) -> list[Action]:
+        if pull.cursor is not None:
+            if pull.cursor.backendId != backend_id:
+                error = BackendIdMismatch(backend_id, pull.cursor.backendId)
+                return self._end(pull, codec.failure(pull.id, error))
+            pull.after = pull.cursor.eventSequenceNumber
+        pull.reading = True
+        return [ReadPage(pull.key, pull.after)]
+
+    def _send_page(self, pull: _Pull, events: Sequence[Event], backend_id: str) -> list[Action]:
+        """Send as many of the events as a page holds; the pull's end if that was its last page."""
+        items: list[str] = []
+        size = 0
+        for event in events[:MAX_PAGE_EVENTS]:
+            item = codec.item(event)
+            size += _bytes(item)
+            if items and size > MAX_PAGE_BYTES:
+                break
+            items.append(item)
+        if items:
+            pull.after = events[len(items) - 1].seq
+            self.head = max(self.head, pull.after)
+        remaining = (self.head if pull.end is None else pull.end) - pull.after
+        text = codec.chunk(pull.id, items, remaining, backend_id)
+        pull.started = True
+        pull.unacked.append(size)
+        if pull.end is not None and remaining <= 0:
+            return [Send(text), *self._end(pull, codec.success(pull.id, None))]
+        return [Send(text)]
+
+    def _read_on(self, pull: _Pull) -> list[Action]:
+        """Ask for the next page, if there is one and the client keeps up."""
+        if (
+            pull.key not in self._pulls
+            or not pull.started
+            or pull.reading
+            or pull.full
+            or pull.after >= self.head
+        ):
+            return []
+        pull.reading = True
+        return [ReadPage(pull.key, pull.after)]
+
+    def _acknowledged(self, request_id: str) -> list[Action]:
+        pull = self._find(request_id)
+        if pull is None or not pull.unacked:
+            return []
+        pull.unacked.popleft()
+        return self._read_on(pull)
+
+    def _interrupted(self, request_id: str) -> list[Action]:
+        pull = self._find(request_id)
+        if pull is not None:
+            del self._pulls[pull.key]
+        for key, push in list(self._pushes.items()):
+            if push.id == request_id:
+                del self._pushes[key]
+        return self._release()
+
+    def _find(self, request_id: str) -> _Pull | None:
+        return next((pull for pull in self._pulls.values() if pull.id == request_id), None)
+
+    def _end(self, pull: _Pull, text: str) -> list[Action]:
+        del self._pulls[pull.key]
+        return [Send(text), *self._release()]
+
+    def _release(self) -> list[Action]:
+        """Send the Exits of pushes whose events the live pulls have sent, or will not send before an Ack."""
+        actions: list[Action] = []
+        while self._exits:
+            head, text = self._exits[0]
+            if any(pull.live and pull.reading and pull.after < head for pull in self._pulls.values()):
+                break
+            self._exits.popleft()
+            actions.append(Send(text))
+        return actions
+
+    def _close(self, code: int, reason: str) -> list[Action]:
+        if self.closed:
+            return []
+        self.closed = True
+        self._pulls.clear()
+        self._pushes.clear()
+        self._exits.clear()
+        return [Close(code, reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore"))]
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _reason(error: BaseException) -> str:
+    return error.message if isinstance(error, AgentStoreError) else "The server could not open this store."
+
+
+def _absence() -> NotFound:
+    return NotFound("There is no such store, and you may not make one.")
