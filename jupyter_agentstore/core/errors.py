@@ -167,3 +167,9 @@ class ReplyTimeout(AgentStoreError):
     """No reply came within the time that the caller wanted to wait."""
 
     code, status = "reply_timeout", 504
+
+
+class Unreachable(AgentStoreError):
+    """No server with the store answered, for as long as the client was willing to try."""
+
+    code, status = "unreachable", 503

@@ -1,0 +1,289 @@
+"""A store in a Jupyter server, over REST; what happens there comes by ``live``.
+
+What belongs here: requests, the errors that answers stand for, and trying again. Every request may be sent twice (a
+commit carries its own id), so that one whose answer was lost is simply sent again, to wherever the server is by then.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..core import errors
+from ..core.errors import AgentStoreError, Forbidden, StoreClosed, Unauthorized, Unreachable
+from ..core.limits import store_id as checked
+from ..core.rows import iso
+from .discovery import Endpoint, Source, user_name
+from .frames import tidy
+from .link import Listener, Params, Receipt, Result, State
+from .live import Live
+
+if TYPE_CHECKING:
+    import httpx
+    import pyarrow
+
+PATIENCE = 30.0
+"""Seconds for which a server that does not answer is tried again: long enough for a restart."""
+
+ARROW = "application/vnd.apache.arrow.stream"
+
+_ERRORS = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, AgentStoreError)
+}
+
+
+def probe(endpoint: Endpoint, timeout: float = 5.0) -> str | None:
+    """Ask a server for the extension.
+
+    Returns:
+        None if it answers at ``/agentstore/health``, else what is in the way.
+    """
+    import httpx
+
+    try:
+        with _http(endpoint) as http:
+            answer = http.get("/agentstore/health", timeout=timeout)
+            if answer.status_code == 200 and answer.headers.get("content-type", "").startswith(
+                "application/json"
+            ):
+                return None
+            if answer.status_code in (401, 403):
+                return "it does not accept the token"
+            return "it does not have the extension jupyter_agentstore"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return f"it does not answer ({type(error).__name__})"
+
+
+class RemoteLink:
+    """A :class:`~jupyter_agentstore.client.link.Link` to a store in a server.
+
+    Args:
+        store_id: which store.
+        source: where to look for the server when it does not answer any more.
+        endpoint: the server as it is now.
+        patience: seconds for which a server that does not answer is tried again.
+    """
+
+    def __init__(self, store_id: str, source: Source, endpoint: Endpoint, patience: float = PATIENCE) -> None:
+        self.store_id = checked(store_id)
+        self.user = user_name()
+        self.endpoint = endpoint
+        self.patience = patience
+        self._source = source
+        self._clients = threading.Lock()
+        self._client: httpx.Client | None = None
+        self._live: Live | None = None
+        self._closing = threading.Event()
+
+    @property
+    def where(self) -> str:
+        return str(self.endpoint)
+
+    @property
+    def state(self) -> State:
+        if self._closing.is_set():
+            return "closed"
+        live = self._live
+        return "connected" if live is None or live.connected else "connecting"
+
+    # requests
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        query: Mapping[str, Any] | None = None,
+        accept: str = "application/json",
+        patience: float | None = None,
+    ) -> httpx.Response:
+        import httpx
+
+        patience = self.patience if patience is None else patience
+        deadline = time.monotonic() + patience
+        delay = 0.1
+        while True:
+            if self._closing.is_set():
+                raise StoreClosed(f"The store {self.store_id!r} is closed; connect anew.")
+            problem: Exception
+            try:
+                answer = self._http().request(
+                    method,
+                    f"/agentstore/{path}",
+                    json=json,
+                    params={"storeId": self.store_id, **(query or {})},
+                    headers={"Accept": accept},
+                )
+            except httpx.TransportError as error:
+                problem = error
+            else:
+                if answer.status_code < 400:
+                    return answer
+                problem = _error(answer)
+                if answer.status_code not in (502, 503, 504):
+                    raise problem
+            if time.monotonic() + delay > deadline:
+                if isinstance(problem, AgentStoreError):
+                    raise problem
+                raise Unreachable(
+                    f"The Jupyter server at {self.endpoint} did not answer for {patience:g} s "
+                    f"({type(problem).__name__}: {problem}). Is it running? Try again when it is."
+                ) from problem
+            self._closing.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            delay = min(delay * 2, 2.0)
+            self.locate()
+
+    def locate(self) -> Endpoint:
+        """Look where the server is now, and turn there."""
+        for candidate in self._source.endpoints():
+            if candidate == self.endpoint and self._live is not None and self._live.connected:
+                break
+            if probe(candidate, timeout=2.0) is None:
+                with self._clients:
+                    if candidate != self.endpoint:
+                        self.endpoint = candidate
+                        if self._client is not None:
+                            self._client.close()
+                        self._client = None
+                break
+        return self.endpoint
+
+    def _http(self) -> httpx.Client:
+        with self._clients:
+            if self._client is None:
+                self._client = _http(self.endpoint)
+            return self._client
+
+    # what the protocol promises
+
+    def commit(
+        self,
+        events: Sequence[tuple[str, Mapping[str, Any]]],
+        commit_id: str,
+        *,
+        patience: float | None = None,
+    ) -> Receipt:
+        body = {"events": [{"name": n, "args": plain(dict(a))} for n, a in events], "commitId": commit_id}
+        done = self._request("POST", "events", json=body, patience=patience).json()
+        seqs = done["seqs"]
+        return Receipt(
+            range(seqs[0], seqs[-1] + 1) if seqs else range(0), done["head"], done.get("repeated", False)
+        )
+
+    def query(self, sql: str, params: Params = None) -> Result:
+        import pyarrow as pa
+
+        body = {"sql": sql} if params is None else {"sql": sql, "params": plain(params)}
+        answer = self._request("POST", "query", json=body, accept=ARROW)
+        with pa.ipc.open_stream(answer.content) as stream:
+            table = stream.read_all()
+        return Result(table, answer.headers.get("agentstore-stale") == "true")
+
+    def table(self, name: str) -> pyarrow.Table:
+        import pyarrow as pa
+
+        answer = self._request("GET", f"tables/{quote(name, safe='')}", accept=ARROW)
+        with pa.ipc.open_stream(answer.content) as stream:
+            return stream.read_all()
+
+    def messages(self, conversation: str, *, after: int = 0, limit: int = 200) -> list[dict[str, Any]]:
+        query = {"conversationId": conversation, "after": after, "limit": limit}
+        return list(self._request("GET", "messages", query=query).json()["messages"])
+
+    def row(self, table: str, key: str) -> dict[str, Any] | None:
+        quoted = '"' + table.replace('"', '""') + '"'
+        column = "conversationId" if table == "pendingReplies" else "id"
+        found = tidy(self.query(f"select * from {quoted} where {column} = ?", [key]).table).to_pylist()
+        return {name: _as_text(value) for name, value in found[0].items()} if found else None
+
+    def status(self) -> dict[str, Any]:
+        return dict(self._request("GET", "agent/status").json())
+
+    def head(self) -> int:
+        """The store's head."""
+        return int(self._request("GET", "events", query={"limit": 1}).json()["head"])
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        with self._clients:
+            if self._live is None:
+                self._live = Live(self.store_id, self.locate, self.endpoint, self.head)
+        return self._live.listen(listener)
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._live is not None:
+            self._live.close()
+        with self._clients:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+
+def _http(endpoint: Endpoint) -> httpx.Client:
+    import httpx
+
+    # A server found on this machine may show a certificate that it signed itself; nobody is between it and us.
+    verify = not (endpoint.loopback and endpoint.url.startswith("https:"))
+    headers = {"Authorization": endpoint.authorization} if endpoint.authorization else {}
+    return httpx.Client(
+        base_url=endpoint.url,
+        transport=httpx.HTTPTransport(uds=endpoint.sock) if endpoint.sock else None,
+        verify=verify,
+        headers=headers,
+        timeout=httpx.Timeout(120.0, connect=5.0),
+        trust_env=not endpoint.loopback,
+    )
+
+
+def _error(answer: httpx.Response) -> AgentStoreError:
+    """The error that an answer stands for."""
+    try:
+        said = answer.json()
+    except ValueError:
+        said = None
+    told = said.get("error") if isinstance(said, dict) else None
+    if isinstance(told, dict):
+        kind = _ERRORS.get(str(told.get("code")), AgentStoreError)
+        message, field = str(told.get("message", "")), told.get("field")
+    else:
+        message, field = f"The server answered {answer.status_code} {answer.reason_phrase}.", None
+        kind = {401: Unauthorized, 403: Forbidden, 502: Unreachable, 503: Unreachable, 504: Unreachable}.get(
+            answer.status_code, AgentStoreError
+        )
+        if answer.status_code == 403:  # what Jupyter says to a token that it does not know
+            kind = Unauthorized
+            message = "The server does not accept this token (403). Give connect() the right token."
+    error = kind.__new__(kind)  # some kinds want more of their maker than the answer tells
+    AgentStoreError.__init__(error, message, field=field)
+    if isinstance(error, errors.StoreLocked):
+        error.owner = {}
+    return error
+
+
+def _as_text(value: Any) -> Any:
+    """A time as the text that REST writes; anything else as it is."""
+    return iso(round(value.timestamp() * 1000)) if isinstance(value, datetime.datetime) else value
+
+
+def plain(value: Any) -> Any:
+    """A parameter or field as JSON: times as ISO-8601 text, numpy's and pandas' scalars as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if hasattr(value, "item") and callable(value.item):
+        return plain(value.item())
+    return value

@@ -1,0 +1,287 @@
+"""A store as somebody in a notebook holds it.
+
+What belongs here: the public calls, each a few lines over a ``Link``. They may be made from any thread; each blocks
+until it has its answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.agent_schema import INSTRUCTIONS, PERSONALITY
+from ..core.errors import Conflict, InvalidEvent, NotFound
+from ..core.events import encode_args
+from ..events import ConversationCreated, new_id
+from . import frames
+from .conversation import Conversation
+from .link import Link, Params, Receipt
+from .sql import Query
+from .subscription import Callback, Subscription
+
+if TYPE_CHECKING:
+    import pandas
+
+BATCH_EVENTS = 1_000
+"""Events that :meth:`Store.commit_many` sends at once, and at most this many bytes of them."""
+BATCH_BYTES = 8_000_000
+
+_NAME = re.compile(r"\s*\w+\s*")
+
+
+class AnyEvent(Protocol):
+    """What can be committed: one of :mod:`jupyter_agentstore.events`, or anything with a name and fields."""
+
+    @property
+    def name(self) -> str:
+        """The event type's name."""
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The event's fields."""
+
+
+class Store:
+    """An agent's memory: conversations, messages, facts. Get it from :func:`~jupyter_agentstore.connect`.
+
+    Attributes:
+        link: the way to the store; for those who build on this package.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._guard = threading.Lock()
+        self._subscriptions: set[Subscription] = set()
+
+    @property
+    def id(self) -> str:
+        """The store's id."""
+        return self.link.store_id
+
+    # conversations
+
+    def conversation(
+        self,
+        id: str | None = None,
+        *,
+        title: str = "",
+        personality: str = PERSONALITY,
+        instructions: str = INSTRUCTIONS,
+    ) -> Conversation:
+        """Begin a conversation, or open one.
+
+        Args:
+            id: of the conversation to open; with a title too, it is begun if it is not there. None begins a new one.
+            title: what to call a new one.
+            personality: how the agent is to be in a new one.
+            instructions: what the agent is to do in a new one.
+
+        Raises:
+            NotFound: there is no conversation with the id, and no title for a new one.
+        """
+        if id is not None and self.link.row("conversations", id) is not None:
+            return Conversation(self, id)
+        if id is not None and not title:
+            raise NotFound(
+                f"There is no conversation {id!r} in the store {self.id!r}; "
+                "give a title to begin it, or see store.conversations."
+            )
+        created = ConversationCreated(
+            id=id or new_id(),
+            userId=self.link.user,
+            title=title,
+            personality=personality,
+            instructions=instructions,
+        )
+        try:
+            self.commit(created)
+        except Conflict:  # somebody began it just now
+            if id is None:
+                raise
+        return Conversation(self, created.id)
+
+    @property
+    def conversations(self) -> Conversations:
+        """Every conversation, the one last touched first."""
+        return Conversations(self, self.sql("select * from conversations order by updatedAt desc, id").rows())
+
+    # events
+
+    def commit(self, *events: AnyEvent, patience: float | None = None) -> Receipt:
+        """Write events, all or none. They are durable on return, and written once even if an answer gets lost.
+
+        Args:
+            events: such as ``agentstore.events.MemoryAdded(…)``.
+            patience: seconds for which a server that does not answer is tried again; None for the usual time.
+
+        Raises:
+            InvalidEvent: a field is missing or wrong; ``field`` says which.
+            NotFound: a conversation is not there.
+            Conflict: an id is taken.
+            Unreachable: the server did not answer.
+        """
+        return self.link.commit([_pair(event) for event in events], new_id(), patience=patience)
+
+    def commit_many(self, events: Iterable[AnyEvent], *, progress: bool = False) -> int:
+        """Write many events in batches of up to 1,000, each batch all or none.
+
+        A batch's commit id is derived from what it holds, so that the same call with the same events, made again
+        after it broke off, writes only what is missing.
+
+        Args:
+            events: as for :meth:`commit`.
+            progress: show a progress bar.
+
+        Returns:
+            How many events are in the store that were not there before.
+        """
+        from tqdm.auto import tqdm
+
+        written = 0
+        total = len(events) if isinstance(events, Sequence) else None
+        with tqdm(total=total, unit=" events", disable=not progress) as bar:
+            for batch, key in _batches(events):
+                receipt = self.link.commit(batch, key)
+                written += 0 if receipt.repeated else len(receipt.seqs)
+                bar.update(len(batch))
+        return written
+
+    # answers
+
+    def df(self, name: str) -> pandas.DataFrame:
+        """A whole table as a DataFrame; times in UTC with their zone.
+
+        Args:
+            name: such as ``messages``, ``conversations``, ``conversationMemory`` or ``events``.
+        """
+        return frames.to_frame(self.link.table(name))
+
+    def sql(self, sql: str, params: Params = None, /, **named: Any) -> Query:
+        """A question to all tables, asked when its answer is wanted.
+
+        Args:
+            sql: one read-only statement in DuckDB's SQL.
+            params: for its ``?`` (a list) or ``$name`` (a dict).
+            named: for its ``$name``, in place of ``params``.
+        """
+        return Query(self.link, sql, named or params)
+
+    def subscribe(self, sql: str, callback: Callback, params: Params = None) -> Subscription:
+        """Call back with the answer at once, and again whenever a change gives another answer.
+
+        Args:
+            sql: a statement, or a table's name.
+            callback: gets a DataFrame. Later calls come in a thread of their own.
+            params: the statement's.
+        """
+        if _NAME.fullmatch(sql):
+            name = sql.strip()
+            ask = lambda: self.df(name)  # noqa: E731
+        else:
+            ask = self.sql(sql, params).df
+
+        def forget(subscription: Subscription) -> None:
+            with self._guard:
+                self._subscriptions.discard(subscription)
+
+        subscription = Subscription(sql, ask, callback, self.link.listen, forget)
+        with self._guard:
+            self._subscriptions.add(subscription)
+        return subscription
+
+    def status(self) -> dict[str, Any]:
+        """Counts, what the agent is doing, and how the connection is."""
+        return {**self.link.status(), "connection": self.link.state}
+
+    # its life
+
+    def close(self) -> None:
+        """End subscriptions and let go of the store. Again is harmless."""
+        with self._guard:
+            subscriptions = list(self._subscriptions)
+        for subscription in subscriptions:
+            subscription.close()
+        self.link.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.id!r}, {self._where()}>"
+
+    def _repr_html_(self) -> str:
+        says = [f"<b>{html.escape(self.id)}</b>, {html.escape(self._where())}"]
+        if self.link.state != "closed":
+            status = self.link.status()
+            says.append(f"{status['conversationCount']:,} conversations, {status['messageCount']:,} messages")
+        return "<br>".join(says)
+
+    def _where(self) -> str:
+        state = self.link.state
+        if state == "closed":
+            return "closed"
+        return f"embedded in {self.link.where}" if state == "embedded" else f"{state} at {self.link.where}"
+
+
+class Conversations(Sequence[Conversation]):
+    """Conversations as they were when asked for, the one last touched first."""
+
+    def __init__(self, store: Store, rows: list[dict[str, Any]]) -> None:
+        self._store = store
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return Conversations(self._store, self._rows[at])
+        return Conversation(self._store, self._rows[at]["id"])
+
+    def __repr__(self) -> str:
+        shown = [f"  {row['id']}  {row['title']} ({row['status']})" for row in self._rows[:20]]
+        more = [f"  … and {len(self) - 20:,} more"] if len(self) > 20 else []
+        return "\n".join([f"{len(self):,} conversations", *shown, *more])
+
+    def _repr_html_(self) -> str:
+        import pyarrow as pa
+
+        columns = ("title", "status", "updatedAt", "id")
+        return frames.to_html(pa.table({name: [row[name] for row in self._rows] for name in columns}))
+
+
+def _pair(event: AnyEvent) -> tuple[str, dict[str, Any]]:
+    try:
+        return event.name, event.args
+    except AttributeError:
+        raise InvalidEvent(
+            f"{type(event).__name__} is no event; use those of jupyter_agentstore.events."
+        ) from None
+
+
+def _batches(events: Iterable[AnyEvent]) -> Iterator[tuple[list[tuple[str, dict[str, Any]]], str]]:
+    """Events in batches within the limits, each with a commit id that its content determines."""
+    batch: list[tuple[str, dict[str, Any]]] = []
+    size = 0
+    digest = hashlib.sha256()
+    for event in events:
+        name, args = _pair(event)
+        text = encode_args(args).encode()
+        if batch and (len(batch) == BATCH_EVENTS or size + len(text) > BATCH_BYTES):
+            yield batch, digest.hexdigest()
+            batch, size, digest = [], 0, hashlib.sha256()
+        batch.append((name, args))
+        size += len(text)
+        digest.update(f"{name}\0".encode() + text + b"\0")
+    if batch:
+        yield batch, digest.hexdigest()
