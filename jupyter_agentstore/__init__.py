@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from jupyter_server.extension.application import ExtensionApp
 
 _PUBLIC = {
+    "ChatPane": ".widgets:ChatPane",
     "agent_schema": ".core.agent_schema:agent_schema",
-    "connect": ".client:connect",
+    "connect": ".widgets:connect",
     "data": ".data",
+    "errors": ".core.errors",
     "events": ".events",
 }
 """Where the public names live: ``module`` or ``module:attribute``."""
 
-__all__ = ["__version__", "agent_schema", "connect", "data", "events"]
+__all__ = ["ChatPane", "__version__", "agent_schema", "connect", "data", "errors", "events"]
 
 
 def __getattr__(name: str) -> Any:
