@@ -1,0 +1,111 @@
+"""The log over REST: reading events, and committing them."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ..core.errors import InvalidEvent
+from ..core.events import Event, Wire
+from ..core.rows import iso
+from ..core.schema import Schema
+from ..store import Draft, draft
+from .body import write_json
+from .conversations import DOOR
+from .rest import Handler, operation
+from .shapes import NUMBER, TEXT, TIME, EventPage, NewEvents, array, record, ref
+
+_PAGE_BYTES = 8_000_000
+_CLAIMED = ("assistant", "system")
+
+EVENT = record(
+    seq=NUMBER,
+    recordedAt=TIME,
+    actor=TEXT,
+    name=TEXT,
+    args={"type": "object"},
+    clientId=TEXT,
+    sessionId=TEXT,
+)
+
+
+class _Out(msgspec.Struct, frozen=True):
+    seq: int
+    recordedAt: str
+    actor: str
+    name: str
+    args: Any
+    clientId: str
+    sessionId: str
+
+
+_decoder = msgspec.json.Decoder(Wire)
+
+
+class Events(Handler):
+    """``events``."""
+
+    @operation(
+        "Events of the log, in order; fewer than asked for when they are long",
+        "read",
+        record(events=array(ref("event")), head=NUMBER),
+        query=EventPage,
+    )
+    async def get(self, page: EventPage) -> Any:
+        store = await self.existing()
+        self.finish(await self.host.call(_page, store.read, page, lambda: store.head))
+
+    @operation(
+        "Commit events, all or none",
+        "write",
+        record(seqs=array(NUMBER), head=NUMBER),
+        body=NewEvents,
+        errors={
+            403: "Only who may execute may speak as 'assistant' or 'system'.",
+            404: "An event is about something that is not there.",
+            409: "An id is taken, or the commitId was used with other content.",
+        },
+    )
+    async def post(self, body: NewEvents) -> Any:
+        if any(event.args.get("role") in _CLAIMED for event in body.events if "role" in event.args):
+            await self.allow("execute", self.store_id)
+        drafts = await self.host.call(drafted, self.stores.schema, body)
+        receipt = await self.commit(drafts, body.commitId)
+        return {"seqs": list(receipt.seqs), "head": receipt.head}
+
+
+def drafted(schema: Schema, body: NewEvents) -> list[Draft]:
+    """The events of a body, each checked.
+
+    Raises:
+        InvalidEvent: with the field at fault and, if there are more, the event's place.
+    """
+    drafts = []
+    make = partial(draft, schema, door=DOOR, commit_id=body.commitId)
+    for place, event in enumerate(body.events, 1):
+        try:
+            drafts.append(make(event.name, event.args))
+        except InvalidEvent as error:
+            if len(body.events) == 1:
+                raise
+            raise InvalidEvent(f"Event {place}: {error.message}", field=error.field) from None
+    return drafts
+
+
+def _page(read: Any, page: EventPage, head: Any) -> bytes:
+    events = [_out(event) for event in read(page.after, page.limit, _PAGE_BYTES)]
+    return write_json({"events": events, "head": head()})
+
+
+def _out(event: Event) -> _Out:
+    """An event as it is answered; ``args`` are copied as they stand in the log."""
+    try:
+        body: Wire = _decoder.decode(event.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # a lone surrogate in a name, which JSON allows
+        body = msgspec.convert(json.loads(event.body), Wire, strict=False)
+    return _Out(
+        event.seq, iso(event.recorded_at), event.actor, body.name, body.args, body.clientId, body.sessionId
+    )
