@@ -1,0 +1,355 @@
+"""A state's DuckDB file: attaching and judging it, reading it, and writing a batch in one transaction.
+
+What belongs here: everything that touches DuckDB. What is read or written, and when, is decided elsewhere. No file is
+worth keeping at any price: one that is damaged, foreign or of another log is removed and made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import StoreClosed, StoreLocked
+from ..core.operations import Row
+from ..core.schema import Schema
+from ..duck import Instance
+from .memory import File
+from .overlay import Batch, Counters
+from .tables import ANOMALIES, EVENTS, Layout, Meta, make, quote, read_document, read_meta, save_meta
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_ARROW_ROWS = 300  # from here on Arrow is faster than the appender
+_PARAMETERS = 100  # keys that are named one by one in a statement
+
+
+class StateFile(File):
+    """An attached file and the cursors of its one writer.
+
+    Args:
+        instance: to which it is attached.
+        path: of the file; None in memory.
+        alias: its catalog name.
+        layouts: of its tables.
+        meta: what it says of itself.
+    """
+
+    def __init__(
+        self, instance: Instance, path: Path | None, alias: str, layouts: dict[str, Layout], meta: Meta
+    ) -> None:
+        self.instance = instance
+        self.path = path
+        self.alias = alias
+        self.meta = meta
+        self._layouts = layouts
+        self._connect()
+
+    def _connect(self) -> None:
+        self._writer = self.instance.cursor(self.alias)
+        self._reader = self.instance.cursor(self.alias)
+        self._appenders: dict[str, Any] = {}
+
+    @classmethod
+    def find(
+        cls,
+        instance: Instance,
+        path: Path,
+        alias: str,
+        layouts: dict[str, Layout],
+        backend_id: str,
+        head: int,
+    ) -> StateFile | None:
+        """The file, if it is there and belongs to this log; otherwise it is gone afterwards.
+
+        Raises:
+            StoreLocked: another process has it.
+            OSError: it cannot be opened or removed.
+        """
+        import duckdb
+
+        if not os.path.lexists(path):
+            discard(path)
+            return None
+        try:
+            instance.attach(path, alias)
+        except duckdb.Error as error:
+            if "lock on file" in str(error):
+                raise StoreLocked(f"Another process has {path}: {error}") from error
+            if "ermission denied" in str(error):
+                raise PermissionError(f"{path} cannot be opened: {error}") from error
+            discard(path)
+            return None
+        meta = None
+        with suppress(duckdb.Error):
+            meta = read_meta(instance.cursor(alias))
+        if meta is None or meta.backend_id != backend_id or not 0 <= meta.applied <= head:
+            instance.detach(alias)
+            discard(path)
+            return None
+        return cls(instance, path, alias, layouts, meta)
+
+    @classmethod
+    def make(
+        cls,
+        instance: Instance,
+        path: Path | None,
+        alias: str,
+        schema: Schema,
+        layouts: dict[str, Layout],
+        backend_id: str,
+    ) -> StateFile:
+        """A new file with empty tables.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        import duckdb
+
+        counters = Counters.empty(layout.table for layout in layouts.values())
+        meta = Meta(schema.hash, backend_id, 0, counters.dump())
+        try:
+            instance.attach(path, alias)
+            try:
+                make(instance.cursor(alias), schema, meta)
+            except BaseException:
+                instance.detach(alias)
+                raise
+        except duckdb.Error as error:
+            raise OSError(f"{path or 'The tables'} cannot be made: {error}") from error
+        return cls(instance, path, alias, layouts, meta)
+
+    # ---- reading; callers hold the memory's lock
+
+    def fetch(self, table: str, keys: Sequence[str]) -> list[Row]:
+        layout = self._layouts[table]
+        query = f"select {layout.select} from {layout.name}"
+        if len(keys) <= _PARAMETERS:
+            marks = ", ".join("?" * len(keys))
+            rows = self._reader.execute(f"{query} where {layout.key} in ({marks})", list(keys)).fetchall()
+        else:
+            with _registered(self._reader, keys):
+                query += f" where {layout.key} in (select key from wanted_keys)"
+                rows = self._reader.execute(query).fetchall()
+        return [layout.row(values) for values in rows]
+
+    def keys(self, table: str) -> Iterator[Sequence[str]]:
+        layout = self._layouts[table]
+        result = self._reader.sql(f"select {layout.key} as key from {layout.name}")
+        for batch in result.to_arrow_reader(100_000):
+            yield batch.column(0).to_pylist()
+
+    def tail(self, table: str, group: str, after: int, limit: int) -> list[Row]:
+        layout = self._layouts[table]
+        query = (
+            f"select {layout.select} from {layout.name} where {quote(layout.table.group or '')} = ? "
+            f"order by seq desc nulls last, {layout.key} desc limit {int(limit)}"
+        )
+        return [layout.row(values) for values in self._reader.execute(query, [group]).fetchall()]
+
+    def after(self, table: str, group: str, after: int, limit: int) -> list[Row]:
+        layout = self._layouts[table]
+        query = (
+            f"select {layout.select} from {layout.name} where {quote(layout.table.group or '')} = ? "
+            f"and seq > ? order by seq, {layout.key} limit {int(limit)}"
+        )
+        return [layout.row(values) for values in self._reader.execute(query, [group, after]).fetchall()]
+
+    def query(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """What a statement finds."""
+        return self._reader.execute(query, list(values)).fetchall()
+
+    def document(self) -> Row:
+        """The agent's document as it was last written."""
+        return read_document(self._reader)
+
+    def cursor(self) -> int:
+        """The last event whose effect is in the file, as it says now."""
+        meta = read_meta(self._reader)
+        return meta.applied if meta else -1
+
+    # ---- writing
+
+    def write(self, batch: Batch | None, applied: int, counters: str, document: Row | None) -> None:
+        """Write a batch, the cursor and the counters, all or nothing.
+
+        Raises:
+            duckdb.Error, pyarrow.ArrowException, UnicodeEncodeError: the tables are as before, unless it says that
+                the file is unusable.
+        """
+        writer = self._writer
+        writer.begin()
+        try:
+            if batch is not None:
+                for name, rows in batch.rows.items():
+                    if batch.stale[name]:
+                        self._delete(self._layouts[name], batch.stale[name])
+                    self._insert(self._layouts[name], [row.values() for row in rows.values() if row])
+                self._insert(EVENTS, batch.twins)
+                self._insert(ANOMALIES, batch.anomalies)
+            save_meta(writer, applied, counters, document)
+            writer.commit()
+        except BaseException:
+            self._appenders.clear()
+            with suppress(Exception):
+                writer.rollback()
+            raise
+
+    def _delete(self, layout: Layout, keys: set[str]) -> None:
+        if len(keys) <= _PARAMETERS:
+            marks = ", ".join("?" * len(keys))
+            statement = f"delete from {layout.name} where {layout.key} in ({marks})"
+            self._writer.execute(statement, list(keys)).fetchall()
+        else:
+            with _registered(self._writer, list(keys)):
+                statement = f"delete from {layout.name} where {layout.key} in (select key from wanted_keys)"
+                self._writer.execute(statement).fetchall()
+
+    def _insert(self, layout: Layout, rows: Sequence[Any]) -> None:
+        if not rows:
+            return
+        if len(rows) < _ARROW_ROWS:
+            appender = self._appenders.get(layout.table.name)
+            if appender is None:
+                appender = self._appenders[layout.table.name] = self._writer.appender(layout.table.name)
+            appender.append_rows(layout.plain(rows))
+            appender.flush()
+            return
+        self._writer.register("incoming_rows", layout.arrow(rows))
+        try:
+            self._writer.execute(f"insert into {layout.name} select * from incoming_rows").fetchall()
+        finally:
+            self._writer.unregister("incoming_rows")
+
+    def checkpoint(self) -> None:
+        """Bring everything from the WAL into the file."""
+        self._writer.execute(f"checkpoint {self.alias}").fetchall()
+
+    def reattach(self) -> None:
+        """Let go of the file and take it again, after an error that made it unusable; nobody may be reading it.
+
+        Raises:
+            OSError: it still is.
+        """
+        import duckdb
+
+        if self.path is None:
+            return
+        with suppress(duckdb.Error, KeyError):
+            self.instance.detach(self.alias)
+        try:
+            self.instance.attach(self.path, self.alias)
+            self._connect()
+        except duckdb.Error as error:
+            raise OSError(f"{self.path} cannot be opened: {error}") from error
+
+    def detach(self) -> None:
+        """Let go of the file; nobody may be reading it."""
+        self._appenders.clear()
+        self.instance.detach(self.alias)
+
+
+def replace(new: StateFile, old: StateFile) -> None:
+    """Put a new file in the place of an old one, and attach it under the old one's name.
+
+    Killed in between, there is either of them, whole: see :func:`discard` for what may be left over.
+    """
+    assert new.path is not None
+    assert old.path is not None
+    new.checkpoint()
+    new.detach()
+    old.detach()
+    wal_of(old.path).unlink(missing_ok=True)
+    new.path.replace(old.path)
+    if wal_of(new.path).exists():
+        wal_of(new.path).replace(wal_of(old.path))
+    _sync(old.path.parent)
+    new.path, new.alias = old.path, old.alias
+    new.instance.attach(new.path, new.alias)
+    new._connect()
+
+
+def discard(path: Path) -> None:
+    """Remove a file and its WAL, whichever of them is there."""
+    path.unlink(missing_ok=True)
+    wal_of(path).unlink(missing_ok=True)
+
+
+def wal_of(path: Path) -> Path:
+    """Where DuckDB keeps what is not yet in the file."""
+    return path.with_name(path.name + ".wal")
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _registered(cursor: DuckDBPyConnection, keys: Sequence[str]) -> Iterator[None]:
+    import pyarrow
+
+    cursor.register("wanted_keys", pyarrow.table({"key": pyarrow.array(keys, pyarrow.string())}))
+    try:
+        yield
+    finally:
+        cursor.unregister("wanted_keys")
+
+
+class Readers:
+    """Cursors for readers of a file, which can be kept out while it is swapped or let go."""
+
+    def __init__(self, instance: Instance, alias: str) -> None:
+        self._instance = instance
+        self._alias = alias
+        self._changed = threading.Condition()
+        self._idle: list[DuckDBPyConnection] = []
+        self._busy = 0
+        self._barred = False
+        self._closed = False
+
+    @contextmanager
+    def lease(self) -> Iterator[DuckDBPyConnection]:
+        """A cursor for one reader.
+
+        Raises:
+            StoreClosed: the file has been let go.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._barred)
+            if self._closed:
+                raise StoreClosed("The tables are closed.")
+            self._busy += 1
+            cursor = self._idle.pop() if self._idle else None
+        try:
+            if cursor is None:
+                cursor = self._instance.cursor(self._alias)
+            yield cursor
+        finally:
+            with self._changed:
+                self._busy -= 1
+                if cursor is not None:
+                    self._idle.append(cursor)
+                self._changed.notify_all()
+
+    @contextmanager
+    def barred(self, *, for_good: bool = False) -> Iterator[None]:
+        """Wait for readers under way and keep others out; their cursors are forgotten."""
+        with self._changed:
+            self._barred = True
+            self._changed.wait_for(lambda: not self._busy)
+            self._idle.clear()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._barred = False
+                self._closed = for_good
+                self._changed.notify_all()

@@ -1,0 +1,118 @@
+"""Which primary keys a table has, in memory: 8 bytes a key instead of an index in the file.
+
+What belongs here: the set of keys as 64-bit hashes. Two keys may share a hash (one chance in 10^13 for a table of a
+million), so "yes" means "look", and only "no" is certain. Rows and files are no business of it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy
+
+_MERGE_AT = 1 << 16
+"""Changes that are kept apart from the sorted hashes at least, before they are merged into them."""
+
+
+class KeyIndex:
+    """A set of keys that may claim to hold one that it does not.
+
+    The hashes are Python's own of a string: salted for each process, kept in the string once computed. A sorted
+    array holds most of them; what came and went since is in two sets beside it.
+
+    Args:
+        keys: what it holds at first, in any number of chunks.
+    """
+
+    def __init__(self, keys: Iterable[Sequence[str]] = ()) -> None:
+        self._added: set[int] = set()
+        self._removed: set[int] = set()
+        chunks = [hashes(chunk) for chunk in keys]
+        self._set_base(_concatenate(chunks) if chunks else None)
+
+    def __contains__(self, key: str) -> bool:
+        number = hash(key)
+        if number in self._added:
+            return True
+        if self._view is None or number in self._removed:
+            return False
+        place = bisect_left(self._view, number)
+        return place < len(self._view) and self._view[place] == number
+
+    def among(self, keys: Sequence[str]) -> list[str]:
+        """Those of the keys that it holds."""
+        added = self._added
+        if self._base is None:
+            return [key for key in keys if hash(key) in added]
+        if len(keys) < 32:
+            return [key for key in keys if key in self]
+        wanted = hashes(keys)
+        places = self._base.searchsorted(wanted)
+        places[places == len(self._base)] = 0
+        known = (self._base[places] == wanted).tolist()
+        removed = self._removed
+        return [
+            key
+            for key, there in zip(keys, known, strict=True)
+            if hash(key) in added or (there and hash(key) not in removed)
+        ]
+
+    def add(self, key: str) -> None:
+        """Note that the key is there."""
+        number = hash(key)
+        if number in self._removed:
+            self._removed.discard(number)
+        else:
+            self._added.add(number)
+            if len(self._added) > self._merge_at:
+                self._merge()
+
+    def remove(self, key: str) -> None:
+        """Note that the key is gone."""
+        number = hash(key)
+        if number in self._added:
+            self._added.discard(number)
+        else:
+            self._removed.add(number)
+            if len(self._removed) > self._merge_at:
+                self._merge()
+
+    def _merge(self) -> None:
+        base = self._base
+        if base is not None and self._removed:
+            import numpy
+
+            base = base[~numpy.isin(base, numpy.fromiter(self._removed, numpy.int64, len(self._removed)))]
+        self._set_base(_concatenate([*([] if base is None else [base]), _array(self._added)]))
+        self._added.clear()
+        self._removed.clear()
+
+    def _set_base(self, base: numpy.ndarray | None) -> None:
+        if base is not None:
+            base.sort(kind="stable")
+        self._base = base
+        self._view = None if base is None else base.data
+        # In proportion to the array, so that merging costs a key the same however many there are.
+        self._merge_at = max(_MERGE_AT, 0 if base is None else len(base) // 8)
+
+
+def hashes(keys: Sequence[str]) -> numpy.ndarray:
+    """The keys' hashes, in their order."""
+    import numpy
+
+    return numpy.fromiter(map(hash, keys), numpy.int64, len(keys))
+
+
+def _array(numbers: set[int]) -> numpy.ndarray:
+    import numpy
+
+    return numpy.fromiter(numbers, numpy.int64, len(numbers))
+
+
+def _concatenate(arrays: Sequence[numpy.ndarray]) -> numpy.ndarray:
+    import numpy
+
+    return numpy.concatenate(arrays)

@@ -1,0 +1,122 @@
+"""What events have done that no file holds yet: changed rows, their twins, their anomalies, and the counters.
+
+What belongs here: plain containers. Who fills and who writes them is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from ..core.events import Event
+from ..core.operations import Row
+from ..core.schema import Table
+from .tables import Layout
+
+Twin = tuple[int, int, str, str, str, str, str]
+Anomaly = tuple[int, str, str, int]
+
+
+class Counters(msgspec.Struct):
+    """What is known of tables without looking.
+
+    Attributes:
+        counts: rows of each table.
+        tallies: for tables with a tally, how many rows have each of the column's values.
+        sizes: for sized tables, the bytes of their rows as JSON.
+    """
+
+    counts: dict[str, int]
+    tallies: dict[str, dict[str, int]]
+    sizes: dict[str, int]
+
+    @classmethod
+    def empty(cls, tables: Iterable[Table]) -> Counters:
+        tables = list(tables)
+        return cls(
+            {table.name: 0 for table in tables},
+            {table.name: {} for table in tables if table.tally},
+            {table.name: 0 for table in tables if table.sized},
+        )
+
+    @classmethod
+    def load(cls, text: str) -> Counters:
+        return msgspec.json.decode(text, type=cls)
+
+    def dump(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    def tally(self, table: Table, before: Row | None, after: Row | None) -> None:
+        """Count a row's change in its table's tally."""
+        column = table.tally or ""
+        old: str | None = before[column] if before else None
+        new: str | None = after[column] if after else None
+        if old == new:
+            return
+        tally = self.tallies[table.name]
+        if old is not None:
+            left = tally[old] - 1
+            if left:
+                tally[old] = left
+            else:
+                del tally[old]
+        if new is not None:
+            tally[new] = tally.get(new, 0) + 1
+
+
+class Batch:
+    """Changes that are written together.
+
+    Attributes:
+        rows: by table and key, the row as it is now; None where it is gone.
+        stale: by table, the keys whose row is in the file as it was before.
+        twins: rows of the table ``events``.
+        anomalies: rows of the table ``anomalies``.
+        events: what caused all this, to do it again.
+    """
+
+    def __init__(self, tables: Iterable[str]) -> None:
+        self.rows: dict[str, dict[str, Row | None]] = {name: {} for name in tables}
+        self.stale: dict[str, set[str]] = {name: set() for name in self.rows}
+        self.twins: list[Twin] = []
+        self.anomalies: list[Anomaly] = []
+        self.events: list[Event] = []
+
+
+class RowCache:
+    """Rows that are in the file, the least recently used ones forgotten.
+
+    Args:
+        layouts: of the tables.
+        limit: rows at most.
+    """
+
+    _MAX_CHARS = 8192  # of a row's text: a few long ones must not fill the memory
+
+    def __init__(self, layouts: Mapping[str, Layout], limit: int = 8192) -> None:
+        self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
+        self._layouts = layouts
+        self._limit = limit
+
+    def get(self, table: str, key: str) -> Row | None:
+        place = (table, key)
+        row = self._rows.get(place)
+        if row is not None:
+            self._rows.move_to_end(place)
+        return row
+
+    def put(self, table: str, key: str, row: Row | None) -> None:
+        """Keep a row; None forgets it."""
+        place = (table, key)
+        if row is None or sum(len(v) for v in row.values() if type(v) is str) > self._MAX_CHARS:
+            self._rows.pop(place, None)
+            return
+        self._rows[place] = row
+        self._rows.move_to_end(place)
+        if len(self._rows) > self._limit:
+            self._rows.popitem(last=False)
+
+    def clear(self) -> None:
+        self._rows.clear()

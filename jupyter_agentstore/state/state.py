@@ -1,0 +1,484 @@
+"""A store's tables: applied in memory at once, written behind, rebuilt from the log whenever that is safer.
+
+What belongs here: when things happen, and which lock holds meanwhile. What an event does is in ``memory.py``, what
+DuckDB does is in ``file.py``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import StoreClosed
+from ..core.events import Event, replace_surrogates
+from ..core.operations import Row, RowChange
+from ..core.schema import Schema
+from ..duck import Instance
+from .file import Readers, StateFile, discard, replace
+from .memory import Memory
+from .overlay import Batch, Counters
+from .tables import COMMITS, Layout, commit_key, layouts, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+FILE = "state.duckdb"
+NEW_FILE = "state.new.duckdb"
+
+_WRITE_AT = 50_000
+"""Events that :meth:`State.catch_up` lets gather while it waits for the disk."""
+
+
+class State:
+    """The tables of one store.
+
+    One thread applies events; everything else may be called from any thread. Rows that are handed out are not to be
+    changed.
+
+    Make one with :meth:`open`.
+
+    Attributes:
+        schema: whose tables these are.
+        applied: the last event applied in memory.
+        flushed: the last event whose effect is in the file.
+        rebuilding: a new file is being filled while an older one, of another schema, answers readers.
+    """
+
+    def __init__(
+        self, schema: Schema, tables: dict[str, Layout], file: StateFile, old: StateFile | None
+    ) -> None:
+        self.schema = schema
+        self._layouts = tables
+        self._file = file
+        self._old = old
+        self._lock = threading.RLock()  # the memory, and the file's reading cursor
+        self._flushing = threading.RLock()  # the file's writing cursor; taken before the other one
+        self._closed = False
+        self._broken = False
+        self._saved = file.meta.counters
+        self._refused: dict[int, str] = {}
+        self._document = file.document() if old is None else old.document()
+        self._document_changed = old is not None
+        self.applied = self.flushed = file.meta.applied
+        self._memory = Memory(schema, tables, file, Counters.load(self._saved), empty=file.meta.applied == 0)
+        reads = old or file
+        self._readers = Readers(reads.instance, reads.alias)
+
+    @classmethod
+    def open(
+        cls, instance: Instance, folder: Path | None, alias: str, schema: Schema, backend_id: str, head: int
+    ) -> State:
+        """Open the tables of a store.
+
+        Tables that are missing, damaged, of another log or ahead of it are thrown away, and begin at event 0.
+        Tables of another schema answer readers until new ones, built beside them, take their place: see
+        :meth:`finish`.
+
+        Args:
+            instance: the DuckDB instance that states share.
+            folder: the store's folder; None keeps the tables in memory.
+            alias: catalog name, from :func:`~jupyter_agentstore.duck.alias_of`.
+            schema: of the tables.
+            backend_id: of the log.
+            head: of the log.
+
+        Raises:
+            StoreLocked: another process has the file.
+            OSError: it can neither be used nor replaced.
+        """
+        tables = layouts(schema)
+        if folder is None:
+            return cls(
+                schema, tables, StateFile.make(instance, None, alias, schema, tables, backend_id), None
+            )
+        path, beside = folder / FILE, folder / NEW_FILE
+        old = StateFile.find(instance, path, alias, tables, backend_id, head)
+        if old is not None and old.meta.schema == schema.hash:
+            discard(beside)
+            return cls(schema, tables, old, None)
+        if old is not None and old.meta.applied == 0:
+            old.detach()
+            discard(path)
+            old = None
+        new_alias = f"{alias}_n" if old else alias
+        new = StateFile.find(instance, beside, new_alias, tables, backend_id, head)
+        if new is not None and new.meta.schema != schema.hash:
+            new.detach()
+            discard(beside)
+            new = None
+        if old is None and new is not None:  # killed while they were swapped
+            new.checkpoint()
+            new.detach()
+            discard(path)
+            beside.rename(path)
+            new = StateFile.find(instance, path, alias, tables, backend_id, head)
+        if new is None:
+            place = beside if old else path
+            new = StateFile.make(instance, place, new_alias, schema, tables, backend_id)
+        return cls(schema, tables, new, old)
+
+    @property
+    def rebuilding(self) -> bool:
+        return self._old is not None
+
+    @property
+    def readable(self) -> int:
+        """The last event whose effect :meth:`reader` shows."""
+        old = self._old
+        return self.flushed if old is None else old.meta.applied
+
+    # ---- in
+
+    def apply(self, events: Sequence[Event]) -> list[RowChange]:
+        """Apply events in memory.
+
+        Args:
+            events: they go on from ``applied + 1`` without a gap. Whatever they hold, they are applied; those that
+                have no effect are in the table ``anomalies``.
+
+        Returns:
+            The rows that changed, in order.
+
+        Raises:
+            ValueError: there is a gap.
+            StoreClosed: the state is closed.
+            OSError: rows that they touch cannot be read.
+        """
+        with self._lock:
+            self._check_open()
+            for seq, event in enumerate(events, self.applied + 1):
+                if event.seq != seq:
+                    raise ValueError(f"Event {event.seq} comes where event {seq} should be.")
+            changes = self._memory.apply(events, self._refused)
+            self.applied += len(events)
+            return changes
+
+    def document(self, values: Mapping[str, Any]) -> None:
+        """Set what the view ``agentState`` says of the agent; written with the next flush.
+
+        Args:
+            values: ``isThinking``, ``currentTask`` (text or None), ``lastActivity`` (milliseconds or None).
+
+        Raises:
+            ValueError: another name.
+        """
+        with self._lock:
+            self._check_open()
+            for name, value in values.items():
+                if name not in self._document:
+                    raise ValueError(f"agentState has no {name!r} that can be set.")
+                self._document[name] = replace_surrogates(value)
+            self._document_changed = True
+
+    def flush(self) -> None:
+        """Write what has been applied, in one transaction.
+
+        An event that DuckDB will not take becomes an anomaly, and everything after it is applied again.
+
+        Raises:
+            OSError: the file cannot be written; nothing is lost, and the next flush tries again.
+            StoreClosed: the state is closed.
+        """
+        with self._flushing:
+            if self._broken:
+                self._recover()
+            while True:
+                with self._lock:
+                    self._check_open()
+                    goal = self.applied
+                    batch = self._memory.seal()
+                    if batch is None and not self._document_changed:
+                        return
+                    document = dict(self._document) if self._document_changed else None
+                    self._document_changed = False
+                    last = self.flushed + (len(batch.events) if batch else 0)
+                    counters = self._memory.sealed_counters
+                self._write(batch, last, counters, document)
+                if self.flushed >= goal:
+                    return
+
+    def _write(self, batch: Batch | None, last: int, counters: str, document: Row | None) -> None:
+        try:
+            self._file.write(batch, last, counters, document)
+        except Exception as error:
+            self._document_changed = self._document_changed or document is not None
+            if _is_of_the_file(error):
+                self._broken = True
+                raise OSError(f"{self._file.path or 'The tables'} cannot be written: {error}") from error
+            self._settle(error)
+        else:
+            self._written(last, counters)
+
+    def _written(self, last: int, counters: str) -> None:
+        with self._lock:
+            self._memory.written()
+            self._saved = counters
+            self.flushed = last
+
+    def _settle(self, error: Exception) -> None:
+        """Something that was applied cannot be written: find out what, and make anomalies of it."""
+        with self._lock:
+            events = self._memory.reset(Counters.load(self._saved))
+            self.applied = self.flushed
+            self._bisect(events, error)
+
+    def _bisect(self, events: Sequence[Event], error: Exception | None) -> None:
+        """Apply and write events in as large groups as can be written."""
+        if error is None:
+            self._memory.apply(events, self._refused)
+            self._memory.seal()
+            counters = self._memory.sealed_counters
+            last = events[-1].seq
+            try:
+                self._file.write(self._memory.sealed, last, counters, None)
+            except Exception as failure:
+                if _is_of_the_file(failure) or events[0].seq in self._refused:
+                    self._broken = True
+                    raise OSError(f"The tables cannot be written: {failure}") from failure
+                self._memory.reset(Counters.load(self._saved))
+                error = failure
+            else:
+                self.applied = last
+                self._written(last, counters)
+                return
+        if len(events) == 1:
+            said = str(error).partition("\n")[0][:300]
+            self._refused[events[0].seq] = f"It cannot be written: {replace_surrogates(said)}"
+            self._bisect(events, None)
+            del self._refused[events[0].seq]
+            return
+        half = len(events) // 2
+        self._bisect(events[:half], None)
+        self._bisect(events[half:], None)
+
+    def _recover(self) -> None:
+        """Make the file usable after an error, and see what of the last transaction is in it."""
+        with self._readers.barred(), self._lock:
+            self._file.reattach()
+            cursor = self._file.cursor()
+            sealed = self._memory.sealed
+            if sealed is not None and cursor == self.flushed + len(sealed.events):
+                self._written(cursor, self._memory.sealed_counters)
+            elif cursor != self.flushed:
+                raise OSError(f"{self._file.path} is not what was written.")
+            self._broken = False
+
+    def catch_up(
+        self, pages: Iterable[Sequence[Event]], progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Apply and write many events, the one while the other is under way.
+
+        Args:
+            pages: from ``applied + 1`` on.
+            progress: called with ``applied`` after each page, in this thread.
+
+        Raises:
+            What :meth:`apply` and :meth:`flush` raise.
+        """
+        from concurrent.futures import Future, ThreadPoolExecutor
+
+        writing: Future[None] | None = None
+        with ThreadPoolExecutor(1, "agentstore-write") as helper:
+            for page in pages:
+                self.apply(page)
+                if progress:
+                    progress(self.applied)
+                if writing is not None and (writing.done() or self.applied - self.flushed > 2 * _WRITE_AT):
+                    writing.result()
+                    writing = None
+                if writing is None:
+                    writing = helper.submit(self._flush_once)
+            if writing is not None:
+                writing.result()
+        self.flush()
+
+    def _flush_once(self) -> None:
+        self.flush()
+
+    def finish(self) -> None:
+        """Put rebuilt tables in the place of the older ones, between readers. Does nothing when there are none.
+
+        Raises:
+            OSError: the files cannot be swapped.
+        """
+        with self._flushing:
+            self.flush()
+            old = self._old
+            if old is None:
+                return
+            self._file.checkpoint()
+            with self._readers.barred(), self._lock:
+                replace(self._file, old)
+                self._old = None
+
+    def checkpoint(self) -> None:
+        """Bring what was written into its final place, so that opening is fast."""
+        with self._flushing:
+            self._check_open()
+            self._file.checkpoint()
+
+    def close(self) -> None:
+        """Write what has been applied and let go of everything. A second call does nothing."""
+        with self._flushing:
+            if self._closed:
+                return
+            with ExitStack() as stack:
+                stack.callback(self._let_go)
+                self.flush()
+
+    def _let_go(self) -> None:
+        with self._readers.barred(for_good=True), self._lock:
+            self._closed = True
+            self._memory.reset(Counters.load(self._saved))
+            self._file.detach()
+            if self._old is not None:
+                self._old.detach()
+
+    # ---- out
+
+    def row(self, table: str, key: str) -> Row | None:
+        """The row as of the last applied event; times are milliseconds."""
+        with self._lock:
+            self._check_open()
+            row = self._memory.find(table, key)
+            return dict(row) if row else None
+
+    def has(self, table: str, key: str) -> bool:
+        """Whether the row is there as of the last applied event."""
+        with self._lock:
+            self._check_open()
+            return self._memory.has(table, key)
+
+    def count(self, table: str) -> int:
+        """How many rows the table has."""
+        with self._lock:
+            return self._memory.counters.counts[table]
+
+    def tally(self, table: str) -> dict[str, int]:
+        """How many rows have each value of the table's tally column."""
+        with self._lock:
+            return dict(self._memory.counters.tallies[table])
+
+    def size(self, table: str) -> int:
+        """The bytes of the table's rows as JSON; of a table that is declared ``sized``."""
+        with self._lock:
+            return self._memory.counters.sizes[table]
+
+    def commit_of(self, actor: str, commit_id: str) -> tuple[int, int] | None:
+        """Where the commit with this id of this actor is in the log: first ``seq``, number of events."""
+        with self._lock:
+            self._check_open()
+            row = self._memory.find(COMMITS, commit_key(actor, commit_id))
+            return (row["seq"], row["count"]) if row else None
+
+    def tail(self, table: str, group: str, *, after: int = 0, limit: int = 200) -> list[Row]:
+        """Rows of a group in the order of ``seq``, as of the last applied event.
+
+        Args:
+            table: one that is declared with a group.
+            group: value of the group's column.
+            after: 0 for the last ``limit`` rows; otherwise the first ``limit`` rows with a greater ``seq``.
+            limit: how many at most.
+        """
+        if limit < 1:
+            return []
+        with self._lock:
+            self._check_open()
+            return [dict(row) for row in self._memory.tail(table, group, after, limit)]
+
+    def rows(
+        self,
+        table: str,
+        where: Mapping[str, Any] | None = None,
+        *,
+        order: str | None = None,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Rows of a table, all applied events included.
+
+        Args:
+            table: its name.
+            where: what columns must equal; times in milliseconds.
+            order: a column, or ``"column desc"``.
+            limit: how many at most.
+
+        Raises:
+            ValueError: a column that the table does not have.
+        """
+        layout = self._layouts[table]
+        query, values = _select(layout, where or {}, order, limit)
+        self.flush()
+        if self._old is None:
+            with self._readers.lease() as cursor:
+                found = cursor.execute(query, values).fetchall()
+        else:
+            with self._lock:
+                found = self._file.query(query, values)
+        return [layout.row(row) for row in found]
+
+    @contextmanager
+    def reader(self) -> Iterator[DuckDBPyConnection]:
+        """A cursor on the tables as they are in the file, up to event :attr:`readable`, for one reader.
+
+        It waits while the tables are swapped. Whoever has one must not ask for another, nor close the state.
+        """
+        with self._readers.lease() as cursor:
+            yield cursor
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("The tables are closed.")
+
+
+def _is_of_the_file(error: Exception) -> bool:
+    """Whether an error says that the file cannot be written, and nothing of what was to be written."""
+    import duckdb
+
+    return isinstance(
+        error,
+        (
+            OSError,
+            MemoryError,
+            duckdb.IOException,
+            duckdb.FatalException,
+            duckdb.InternalException,
+            duckdb.OutOfMemoryException,
+            duckdb.ConnectionException,
+            duckdb.TransactionException,
+            duckdb.InterruptException,
+        ),
+    )
+
+
+def _select(
+    layout: Layout, where: Mapping[str, Any], order: str | None, limit: int | None
+) -> tuple[str, list[Any]]:
+    query = f"select {layout.select} from {layout.name}"
+    conditions, values = [], []
+    for name, value in where.items():
+        column = _known(layout, name)
+        if value is None:
+            conditions.append(f"{column} is null")
+        else:
+            mark = "make_timestamptz(? * 1000)" if name in layout.time_names else "?"
+            conditions.append(f"{column} = {mark}")
+            values.append(value)
+    if conditions:
+        query += f" where {' and '.join(conditions)}"
+    if order is not None:
+        name, _, direction = order.partition(" ")
+        if direction not in ("", "asc", "desc"):
+            raise ValueError(f"{order!r} is no order: a column, perhaps with 'desc' after it.")
+        query += f" order by {_known(layout, name)} {direction}, {layout.key} {direction}"
+    if limit is not None:
+        query += f" limit {int(limit)}"
+    return query, values
+
+
+def _known(layout: Layout, name: str) -> str:
+    if name not in layout.names:
+        raise ValueError(f"The table {layout.table.name} has no column {name!r}.")
+    return quote(name)
