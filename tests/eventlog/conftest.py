@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 
 from jupyter_agentstore.duck import Instance
 from jupyter_agentstore.eventlog import DuckDBLog, EventLog, MemoryLog
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -35,3 +39,25 @@ def log(request: pytest.FixtureRequest) -> Iterator[EventLog]:
     made = MemoryLog() if request.param == "memory" else request.getfixturevalue("open_log")()
     yield made
     made.close()
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts a job of ``processes.py`` on ``folder``; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(job: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.eventlog.processes", job, str(folder)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
