@@ -49,15 +49,21 @@ def gather(store: Store, conversation_id: str) -> Request | None:
     if last is None:
         return None
     messages = store.tail("messages", conversation_id, limit=MESSAGES)
-    facts = store.rows(
-        "conversationMemory", {"conversationId": conversation_id}, order="createdAt desc", limit=FACTS
-    )
     return Request(
         conversation,
         messages,
         [*(m for m in unanswered(messages, last["seq"]) if m["id"] != last["id"]), last],
-        [fact["fact"] for fact in reversed(facts)],
+        _facts(store, conversation_id),
     )
+
+
+def _facts(store: Store, conversation_id: str) -> list[str]:
+    """What the conversation's memory holds, oldest first."""
+    if not store.count("conversationMemory"):  # most stores: spare them a query for each reply
+        return []
+    where = {"conversationId": conversation_id}
+    rows = store.rows("conversationMemory", where, order="createdAt desc", limit=FACTS)
+    return [row["fact"] for row in reversed(rows)]
 
 
 def unanswered(messages: Sequence[Row], until: int) -> list[Row]:

@@ -171,6 +171,23 @@ async def test_an_imported_history_is_context_and_not_answered_with_the_next_mes
         await room.until(lambda: room.replies("c1"))
 
 
+async def test_a_reply_is_written_knowing_the_conversation_and_its_memory(registry: Registry) -> None:
+    script = Scripted()
+    async with serving(registry, script):
+        room = Room(registry.get("s", create=True))
+        await room.create("c1", "c2")
+        for n, conversation in enumerate(["c1", "c1", "c2"]):
+            await room.commit(
+                ("MemoryAdded", {"id": f"f{n}", "conversationId": conversation, "fact": f"fact {n}"})
+            )
+        await room.say("m1", "c1")
+        asked = await script.next()
+        assert sorted(asked.request.facts) == ["fact 0", "fact 1"]
+        assert asked.request.conversation["personality"] == "helpful and friendly"
+        asked.say()
+        await room.until(lambda: room.replies("c1"))
+
+
 async def test_a_reply_to_another_message_leaves_this_one_waiting(registry: Registry) -> None:
     script = Scripted()
     async with serving(registry, script):
