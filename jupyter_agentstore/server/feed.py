@@ -42,7 +42,8 @@ class Feeds:
             feed.listeners.pop(listener, None)
             if not feed.listeners and self._feeds.get(store) is feed:
                 del self._feeds[store]
-                feed.close()
+                # Off the loop: a store that is just falling asleep or waking up makes this wait.
+                feed.loop.run_in_executor(None, feed.close)
 
         return end
 
@@ -52,7 +53,7 @@ class Feed:
 
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self.listeners: dict[Listener, None] = {}
-        self._loop = loop
+        self.loop = loop
         self._guard = threading.Lock()
         self._news: list[Event] = []
         self.close = store.on_events(self._appended)
@@ -64,7 +65,7 @@ class Feed:
             self._news = [*self._news, *events[-_KEPT:]][-_KEPT:]
         if not told:
             try:
-                self._loop.call_soon_threadsafe(self._tell)
+                self.loop.call_soon_threadsafe(self._tell)
             except RuntimeError:  # the loop is closed: the server has stopped
                 self.close()
 

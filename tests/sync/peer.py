@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from jupyter_agentstore.core.errors import AgentStoreError, BackendIdMismatch, HeadMoved
 from jupyter_agentstore.core.events import Event, Wire, wire
@@ -116,7 +114,9 @@ class Peer:
     def carry_out(self, action: Action) -> None:
         if isinstance(action, Open):
             opened = self.open_store
-            self.do(self.session.opened(self.log.backend_id, self.log.head) if opened else self.session.absent())
+            self.do(
+                self.session.opened(self.log.backend_id, self.log.head) if opened else self.session.absent()
+            )
         elif isinstance(action, ReadPage):
             self.do(self.session.page(action.pull, self.log.read(action), self.log.head))
         elif isinstance(action, PushBatch):
@@ -134,7 +134,9 @@ class Peer:
         return frames
 
 
-def pull(id: str = "p", cursor: int | None = None, *, live: bool = True, backend: str = "backend") -> dict[str, Any]:
+def pull(
+    id: str = "p", cursor: int | None = None, *, live: bool = True, backend: str = "backend"
+) -> dict[str, Any]:
     """A pull's frame."""
     after = {"_tag": "None"}
     if cursor is not None:
@@ -144,7 +146,13 @@ def pull(id: str = "p", cursor: int | None = None, *, live: bool = True, backend
 
 
 def push(
-    id: str, parent: int, count: int = 1, *, backend: str | None = "backend", name: str = "e", args: Any = None
+    id: str,
+    parent: int,
+    count: int = 1,
+    *,
+    backend: str | None = "backend",
+    name: str = "e",
+    args: Any = None,
 ) -> dict[str, Any]:
     """A push's frame."""
     batch = [
@@ -182,7 +190,3 @@ def error(frames: Sequence[dict[str, Any]], id: str) -> dict[str, Any]:
     assert len(exits) == 1
     assert exits[0]["_tag"] == "Failure"
     return dict(exits[0]["cause"]["error"])
-
-
-Check = Callable[[Peer], None]
-encode = msgspec.json.encode
