@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from ..core.errors import AgentStoreError, StoreClosed
+from ..core.errors import StoreClosed
 from ..core.events import Event
 from ..core.operations import RowChange
 from ..eventlog import EventLog
@@ -23,7 +23,7 @@ _SLICE = 1_000  # events applied at once: how long a reader of memory may have t
 _QUEUE = 50_000  # events kept for applying; beyond that they are read from the log again
 _WRITE_AT = 10_000  # unwritten events that are worth a transaction
 _WRITE_AFTER = 0.05  # seconds that events may wait for their transaction
-_RETRY_AFTER = 1.0  # seconds after a failed one
+_RETRY_AFTER = 1.0  # seconds after a failure
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ class Projector:
     """Applies a log's events to its tables, from where they stand.
 
     Args:
-        state: the tables; this becomes their only writer.
+        state: the tables; this alone applies events to them.
         log: what they follow.
-        publish: called with the rows that changed, in the thread; must return at once.
+        publish: called with the rows that changed by events that came in since, in the thread; must return at once.
         name: of the thread.
     """
 
@@ -48,9 +48,7 @@ class Projector:
         self._queue: list[Event] = []
         self._known = log.head  # the last event that was put
         self._behind = state.applied < log.head  # whether the queue has a gap that the log must fill
-        self._wanted = 0  # a reader wants the file to hold the events up to here
         self._document = False  # the agent's document has changed
-        self._error: Exception | None = None  # why the last write failed
         self._broken: Exception | None = None  # why the last application failed
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -78,95 +76,106 @@ class Projector:
 
         Raises:
             StoreClosed: the projector was closed before.
+            OSError: they cannot be applied.
         """
         if self.state.applied >= seq:
             return
         with self._changed:
-            self._changed.wait_for(
-                lambda: self.state.applied >= seq or self._stop or self._broken is not None
-            )
-            if self.state.applied < seq:
-                raise _reason(self._broken)
+            self._changed.wait_for(lambda: self.state.applied >= seq or self._stop or self._broken)
+            if self.state.applied >= seq:
+                return
+        if self._broken is not None:
+            raise OSError(f"The tables cannot be kept up with the log: {self._broken}") from self._broken
+        raise StoreClosed("The store is closed.")
 
     def wait_written(self, seq: int) -> None:
-        """Wait until the tables in the file hold the events up to ``seq``.
+        """Wait until the tables in the file hold the events up to ``seq``; raises as :meth:`wait_applied`."""
+        self.wait_applied(seq)
+        if self.state.flushed < seq or self._document:
+            self._document = False
+            self.state.flush()
 
-        Raises:
-            StoreClosed: the projector was closed before.
-            OSError: the file cannot be written.
-        """
-        if self.state.flushed >= seq:
-            return
-        with self._changed:
-            self._wanted = max(self._wanted, seq)
-            self._error = None  # so that it is tried again at once
-            self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: self.state.flushed >= seq or self._stop or self._error or self._broken
-            )
-            if self.state.flushed < seq:
-                raise _reason(self._error or self._broken)
-
-    def nudge(self) -> None:
+    def touch(self) -> None:
         """Something besides events (the agent's document) waits to be written."""
         with self._changed:
             self._document = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Apply and write what was put, then stop. What cannot be written is in the log, and applied next time."""
+        """Apply what was put, then stop. What is not applied or written is in the log, for the next time."""
         with self._changed:
             self._stop = True
             self._changed.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
+        if not self._resume():
+            return
         due: float | None = None  # when what is applied must be written
         while True:
-            events, write = self._next(due)
+            events = self._next(due)
             if events is None:
                 return
-            if events and not self._apply(events):
+            try:
+                if events:
+                    self._apply(events)
+                late = due is not None and time.monotonic() >= due
+                if late or self.state.applied - self.state.flushed >= _WRITE_AT:
+                    self._document = False
+                    self.state.flush()
+                    due = None
+                elif due is None:
+                    due = time.monotonic() + _WRITE_AFTER
+            except Exception:
+                _log.exception("The tables could not be kept up with the log.")
+                self._tell()
                 due = time.monotonic() + _RETRY_AFTER
-                continue
-            if write or self.state.applied - self.state.flushed >= _WRITE_AT:
-                due = None if self._write() else time.monotonic() + _RETRY_AFTER
-                if due is not None and self._stop:
-                    return
-            elif due is None:
-                due = time.monotonic() + _WRITE_AFTER
 
-    def _next(self, due: float | None) -> tuple[list[Event] | None, bool]:
-        """Wait for something to do: events to apply, and whether to write; None when it is time to stop."""
+    def _resume(self) -> bool:
+        """Catch up with the log as it was opened; whether that was done before it was time to stop."""
+        try:
+            if self.state.applied < self._known:
+                self.state.catch_up(self._pages(), self._tell)
+            if self._stop:
+                return False
+            self.state.finish()
+        except Exception:
+            _log.exception("The tables could not be brought up to the log.")
+            self._behind = True
+        self._tell()
+        return True
+
+    def _pages(self) -> Iterator[list[Event]]:
+        for page in self._eventlog.scan(self.state.applied):
+            if self._stop:
+                return
+            yield page
+
+    def _next(self, due: float | None) -> list[Event] | None:
+        """Wait for something to do: events to apply, none when it is time to write, None when it is time to stop."""
         with self._changed:
             while True:
                 now = time.monotonic()
-                if self._broken is not None:
-                    if self._stop:
-                        return None, False
-                    if due is not None and now < due:
-                        self._changed.wait(due - now)
-                        continue
+                if self._broken is not None and due is not None and now < due and not self._stop:
+                    self._changed.wait(due - now)
+                    continue
+                if self._stop and self._broken is not None:
+                    return None
                 if self._behind or self._queue:
                     break
-                if self._document and due is None:
-                    due = now + _WRITE_AFTER
-                flushed = self.state.flushed
-                unwritten = self.state.applied > flushed or self._document
-                late = due is not None and now >= due
-                if unwritten and (late or self._stop or (self._wanted > flushed and self._error is None)):
-                    self._document = False
-                    return [], True
                 if self._stop:
-                    return None, False
-                self._changed.wait(None if due is None or not unwritten else due - now)
+                    return None
+                waiting = self.state.applied > self.state.flushed or self._document
+                if waiting and (due is None or now >= due):
+                    return []
+                self._changed.wait(due - now if waiting and due is not None else None)
             if not self._behind:
                 events, self._queue = self._queue[:_SLICE], self._queue[_SLICE:]
-                return events, False
-        return self._read(), False
+                return events
+        return self._read()
 
     def _read(self) -> list[Event]:
-        """The next events from the log, when the queue was too short or the store has just been opened."""
+        """The next events from the log, when the queue was too short."""
         events = self._eventlog.read(self.state.applied, _SLICE, PAGE_BYTES)
         with self._changed:
             if not events or events[-1].seq == self._known:
@@ -174,41 +183,21 @@ class Projector:
                 self._queue.clear()
         return events
 
-    def _apply(self, events: Sequence[Event]) -> bool:
+    def _apply(self, events: Sequence[Event]) -> None:
         try:
             changes = self.state.apply(events)
-        except Exception as error:  # it is total: this is a defect, and what it keeps back is in the log
-            _log.exception("Events after %d could not be applied.", self.state.applied)
+        except Exception as error:
             with self._changed:
                 self._broken = error
+                # They were taken from the queue: they are read from the log again.
                 self._behind = True
                 self._queue.clear()
-                self._changed.notify_all()
-            return False
-        with self._changed:
-            self._broken = None
-            self._changed.notify_all()
+            raise
+        self._broken = None
+        self._tell()
         if changes:
             self._publish(changes)
-        return True
 
-    def _write(self) -> bool:
-        try:
-            self.state.flush()
-            error = None
-        except Exception as failure:
-            _log.exception("The tables could not be written.")
-            error = failure
+    def _tell(self, _applied: int = 0) -> None:
         with self._changed:
-            self._error = error
             self._changed.notify_all()
-        return error is None
-
-
-def _reason(error: Exception | None) -> Exception:
-    """What a reader is told who waited in vain."""
-    if error is None:
-        return StoreClosed("The store is closed.")
-    if isinstance(error, (OSError, AgentStoreError)):
-        return error
-    return OSError(f"The tables cannot be kept up with the log: {error}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..core.errors import InvalidRequest, NotFound, Rebuilding, StoreClosed, TooLarge
+from ..core.errors import AgentStoreError, InvalidRequest, NotFound, Rebuilding, StoreClosed, TooLarge
 from ..core.events import Event, Wire
 from ..core.limits import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS
 from ..core.operations import Row, RowChange
@@ -170,7 +170,7 @@ class Store:
         self._agent = document
         with self._use() as awake:
             awake.state.document(document)
-            awake.projector.nudge()
+            awake.projector.touch()
 
     # ---- out
 
@@ -252,7 +252,7 @@ class Store:
         with self._use() as awake:
             self._written(awake, None)
             with awake.state.reader() as cursor:
-                return cursor.execute(f'select * from "{found}"').to_arrow_table()
+                return cursor.sql(f'select * from "{found}"').to_arrow_table()
 
     def status(self) -> dict[str, Any]:
         """What ``GET agent/status`` answers, in constant time."""
@@ -341,11 +341,11 @@ class Store:
     def _put_to_sleep(self, awake: Awake) -> None:
         awake.writer.close()
         self._backend_id, self._head = awake.log.backend_id, awake.log.head
-        waiting = False
-        with suppress(Exception):
-            awake.projector.wait_applied(self._head)
-            waiting = "pendingReplies" in self.schema.tables and awake.state.count("pendingReplies") > 0
-        self._head = awake.log.head
+        waiting = awake.state.rebuilding  # then it cannot be told
+        if not waiting and "pendingReplies" in self.schema.tables:
+            with suppress(AgentStoreError, OSError):
+                awake.projector.wait_applied(self._head)
+                waiting = awake.state.count("pendingReplies") > 0
         try:
             awake.close(work_waiting=waiting)
         finally:

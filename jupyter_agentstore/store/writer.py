@@ -42,6 +42,7 @@ class Writer:
         self._door = door
         self._publish = publish
         self._queue: queue.SimpleQueue[Commit | Push | None] = queue.SimpleQueue()
+        self._held: Commit | None = None
         self._closed = False
         self._guard = threading.Lock()
         self._waiting = 0
@@ -91,10 +92,15 @@ class Writer:
 
     def _take(self) -> tuple[list[Commit | Push], bool]:
         """Everything that waits, within reason; whether it is time to stop."""
-        entry = self._queue.get()
+        entry = self._held or self._queue.get()
+        self._held = None
         group: list[Commit | Push] = []
         events = 0
         while entry is not None:
+            if group and isinstance(entry, Commit) and isinstance(group[-1], Push):
+                # What a push does to the tables is known only once it is in the log.
+                self._held = entry
+                return group, False
             group.append(entry)
             events += len(entry.drafts) if isinstance(entry, Commit) else len(entry.batch)
             if events >= _GROUP_EVENTS:
