@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 - it registers its own end, before which ours must come
 import contextlib
 import os
 import socket
@@ -85,12 +86,15 @@ def leave(home: Home) -> None:
             home.close()
 
 
-@atexit.register
 def _close_all() -> None:
     with _guard:
         for home in list(_homes.values()):
             _homes.pop(home.folder, None)
             home.close()
+
+
+# Thread pools refuse work before atexit's functions are called; those of threading come earlier, the last one first.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 class EmbeddedLink:

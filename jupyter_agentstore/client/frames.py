@@ -49,7 +49,7 @@ def to_frame(table: pyarrow.Table) -> pandas.DataFrame:
     if int(pd.__version__.partition(".")[0]) < 3:  # since 3, text is kept in Arrow's form by itself
         texts = {pa.string(): pd.StringDtype("pyarrow"), pa.large_string(): pd.StringDtype("pyarrow")}
         mapper = texts.get
-    return tidy(table).to_pandas(types_mapper=mapper)
+    return tidy(table).to_pandas(types_mapper=mapper, split_blocks=True)
 
 
 def to_rows(table: pyarrow.Table) -> list[dict[str, Any]]:

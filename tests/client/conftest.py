@@ -1,0 +1,55 @@
+"""Stores by both ways, embedded and remote, for tests that hold of both."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jupyter_agentstore.client import Store, connect
+from tests.client.jupyter import TOKEN, Jupyter
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the servers and folders of whoever runs it."""
+    for name in ("JUPYTER_AGENTSTORE_SERVER", "JUPYTERHUB_SERVICE_URL", "JUPYTERHUB_USER", "JPY_PARENT_PID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter-data"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter-runtime"))
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """A server that tests share; each uses a store of its own."""
+    server = Jupyter(tmp_path_factory.mktemp("jupyter"), base_url="/x/y/").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["embedded", "remote"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Opens the test's store; every call another client of the same one."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    opened: list[Store] = []
+
+    def open_() -> Store:
+        if request.param == "embedded":
+            store = connect(name, folder=tmp_path / "stores")
+        else:
+            server: Jupyter = request.getfixturevalue("jupyter")
+            store = connect(name, url=server.url, token=TOKEN)
+        opened.append(store)
+        return store
+
+    yield open_
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], Store]) -> Store:
+    """An empty store, embedded in one run and remote in the other."""
+    return open_store()
