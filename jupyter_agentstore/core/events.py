@@ -8,12 +8,14 @@ confirm their pending events: it must come back exactly as it was pushed.
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 import msgspec
 
 from .errors import InvalidEvent, TooLarge
-from .limits import MAX_EVENT_BYTES
+from .limits import MAX_DEPTH, MAX_EVENT_BYTES
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +37,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         """Read the body.
 
         Raises:
-            InvalidEvent: it is not an event, or ``args`` is not an object or holds a number beyond a double.
+            InvalidEvent: it is not an event, ``args`` is not an object, or it is nested too deeply.
         """
         return decode(self.body)
 
@@ -71,33 +73,74 @@ class Wire(msgspec.Struct, gc=False):
 
 
 _decoder = msgspec.json.Decoder(Decoded)
+_json = msgspec.json.Decoder()
 _text = msgspec.json.Encoder()
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
 
 
 def decode(body: str | bytes) -> Decoded:
     """Read a body; see :meth:`Event.decode`."""
     try:
-        return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = body if isinstance(body, str) else body.decode()
+        if too_deep(text):
+            raise InvalidEvent(f"Not an event: it is nested deeper than {MAX_DEPTH} times.", field="args")
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
         return _decode_slowly(body, error)
 
 
 def _decode_slowly(body: str | bytes, error: Exception) -> Decoded:
-    """Read what msgspec refuses and JSON allows: escapes of lone surrogates."""
     try:
-        value = replace_surrogates(json.loads(body, parse_constant=_refuse_constant))
-        return msgspec.convert(value, Decoded)
-    except (ValueError, RecursionError, msgspec.ValidationError):
+        return msgspec.convert(_loads(body.decode() if isinstance(body, bytes) else body), Decoded)
+    except (ValueError, msgspec.ValidationError):
         raise InvalidEvent(f"Not an event: {error}", field="args") from None
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def clean_json(text: str) -> str:
+    """JSON text that every reader of JSON takes: the text itself, but for lone surrogates.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deep, or holds a number beyond a double.
+    """
+    if too_deep(text):
+        raise ValueError(f"nested deeper than {MAX_DEPTH} times")
+    try:
+        _json.decode(text)
+    except (msgspec.DecodeError, UnicodeError):
+        return json.dumps(_loads(text), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text
+
+
+def _loads(text: str) -> Any:
+    """Read what msgspec refuses and JSON allows: escapes of lone surrogates, which are replaced."""
+    return replace_surrogates(json.loads(text, parse_constant=_finite, parse_float=_finite))
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is beyond a double")
+    return number
+
+
+def too_deep(text: str) -> bool:
+    """Whether JSON text has more than MAX_DEPTH lists and objects inside each other."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def replace_surrogates(value: Any) -> Any:
     """A JSON value with every lone surrogate in its text replaced by U+FFFD."""
     if isinstance(value, str):
+        if value.isascii() or _is_utf8(value):
+            return value
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
         return [replace_surrogates(item) for item in value]
@@ -129,7 +172,7 @@ def _needs_care(value: Any) -> bool:
     if isinstance(value, str):
         return not value.isascii() and not _is_utf8(value)
     if isinstance(value, float):
-        return value != value or value in (float("inf"), float("-inf"))
+        return not math.isfinite(value)
     if isinstance(value, dict):
         return any(_needs_care(key) or _needs_care(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -153,7 +196,7 @@ def quote(text: str) -> str:
     known = _strings.get(text)
     if known is None:
         known = encode_args(text)
-        if len(_strings) < 4096:
+        if len(_strings) < 4096 and len(text) <= 256:
             _strings[text] = known
     return known
 

@@ -21,6 +21,10 @@ MAX_COMMIT_EVENTS = 10_000
 MAX_COMMIT_BYTES = 64_000_000
 """Bytes of all events of one commit."""
 
+MAX_DEPTH = 100
+"""How deep lists and objects may be nested in JSON that is read: what a parser bears depends on the stack it runs on,
+and what an event does to tables may not."""
+
 MAX_ID_CHARS = 256
 """Characters of an id inside an event."""
 

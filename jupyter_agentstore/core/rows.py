@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from .operations import Row
 from .schema import Table
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)  # UTC; the Z is written by hand
 
 
 def iso(milliseconds: int) -> str:
     """ISO-8601 with milliseconds and ``Z``."""
     moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds") + "Z"
 
 
 def jsonable(table: Table, row: Row) -> dict[str, Any]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
 from .errors import InvalidEvent
-from .events import Meta
-from .limits import MAX_ID_CHARS
+from .events import Meta, clean_json, replace_surrogates, too_deep
+from .limits import MAX_DEPTH, MAX_ID_CHARS
 from .operations import BadOperation, Operation, Row
 
 Type = Literal["text", "id", "json", "integer", "number", "boolean", "timestamp"]
@@ -50,7 +52,24 @@ _PYTHON: Mapping[Type, tuple[type, ...]] = {
     "timestamp": (int,),
 }
 _INT64 = 2**63
-_MAX_TIME = 253_402_300_799_999  # the end of the year 9999
+MAX_TIME = 253_402_300_799_999
+"""The last millisecond of the year 9999; nothing that shows a time goes further."""
+MIN_TIME = -62_135_596_800_000
+"""The first millisecond of the year 1."""
+_BOUNDS: Mapping[Type, tuple[int | float, int | float]] = {
+    "integer": (-_INT64, _INT64 - 1),
+    "number": (-sys.float_info.max, sys.float_info.max),
+    "timestamp": (MIN_TIME, MAX_TIME),
+}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+# What datetime.fromisoformat takes beyond this differs between versions of Python.
+_ISO = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ]([01][0-9]|2[0-3]):[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True)
@@ -92,8 +111,17 @@ class Table:
     def _checks(self) -> tuple[tuple[str, Type, tuple[type, ...], bool], ...]:
         return tuple((c.name, c.type, _PYTHON[c.type], c.nullable) for c in self.columns)
 
+    @cached_property
+    def _bounds(self) -> tuple[tuple[str, int | float, int | float], ...]:
+        return tuple((c.name, *_BOUNDS[c.type]) for c in self.columns if c.type in _BOUNDS)
+
+    @cached_property
+    def _known(self) -> set[tuple[type, ...]]:
+        """Types of the values of rows that were found to fit, so that the next such row is soon checked."""
+        return set()
+
     def complete(self, row: Row) -> Row:
-        """The row with every column, in the table's order.
+        """The row with every column, in the table's order; whole numbers in ``number`` columns become floats.
 
         Raises:
             BadOperation: a column is unknown, missing or of a wrong type.
@@ -101,7 +129,21 @@ class Table:
         return self.check({**self._defaults, **row})
 
     def check(self, row: Row) -> Row:
-        """The row itself, if it fits the table; see :meth:`complete`."""
+        """The row itself, whose columns are in the table's order, if it fits the table; see :meth:`complete`."""
+        types = tuple(map(type, row.values()))
+        if types in self._known:
+            for name, low, high in self._bounds:
+                value = row[name]
+                if value is not None and not low <= value <= high:
+                    break
+            else:
+                return row
+        self._check(row)
+        if len(self._known) < 64:
+            self._known.add(tuple(map(type, row.values())))
+        return row
+
+    def _check(self, row: Row) -> None:
         if len(row) != len(self._checks):
             raise BadOperation(f"{self.name}: no column {sorted(set(row) - set(self._defaults))[0]!r}.")
         for name, kind, types, nullable in self._checks:
@@ -111,12 +153,14 @@ class Table:
                     raise BadOperation(f"{self.name}.{name}: a value is missing.")
             elif type(value) not in types:
                 raise BadOperation(f"{self.name}.{name}: {type(value).__name__} is not {kind}.")
-            elif type(value) is int:
-                if not -_INT64 <= value < _INT64 or (kind == "timestamp" and abs(value) > _MAX_TIME):
-                    raise BadOperation(f"{self.name}.{name}: {value} is out of range.")
             elif type(value) is float and not math.isfinite(value):
                 raise BadOperation(f"{self.name}.{name}: {value} is not a number.")
-        return row
+            elif kind in _BOUNDS:
+                low, high = _BOUNDS[kind]
+                if not low <= value <= high:
+                    raise BadOperation(f"{self.name}.{name}: the number is out of range.")
+                if kind == "number":
+                    row[name] = float(value)
 
 
 @dataclass(frozen=True)
@@ -210,13 +254,17 @@ def _convert(event: str, name: str, kind: Type, value: Any) -> Any:
         article = "" if kind in ("text", "json") else article + " "
         raise InvalidEvent(f"{event}: the field {name!r} must be {article}{wanted}, not {shown}.", field=name)
     if kind == "json":
+        if too_deep(value):
+            raise InvalidEvent(
+                f"{event}: the field {name!r} is nested more than {MAX_DEPTH} deep.", field=name
+            )
         try:
-            json.loads(value)
-        except (ValueError, RecursionError):
+            value = clean_json(value)
+        except ValueError:
             raise InvalidEvent(
                 f"{event}: the field {name!r} must be text that holds JSON.", field=name
             ) from None
-        if "\0" in value or "\\u0000" in value:
+        if _NUL.search(value):
             raise InvalidEvent(f"{event}: the field {name!r} holds a NUL character.", field=name)
     elif (type(value) is int and not -_INT64 <= value < _INT64) or (
         type(value) is float and not math.isfinite(value)
@@ -227,13 +275,13 @@ def _convert(event: str, name: str, kind: Type, value: Any) -> Any:
 
 def _milliseconds(event: str, name: str, value: Any) -> int:
     try:
-        if type(value) is str:
+        if type(value) is str and _ISO.fullmatch(value):
             moment = datetime.fromisoformat(value)
-            value = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
-        if type(value) in (int, float) and abs(value) <= _MAX_TIME:
+            value = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+        if type(value) in (int, float) and MIN_TIME <= value <= MAX_TIME:
             milliseconds: int = round(value)
             return milliseconds
-    except (ValueError, OverflowError):
+    except ValueError:  # no such day
         pass
     raise InvalidEvent(
         f"{event}: the field {name!r} must be a time: ISO-8601 text or milliseconds since 1970.", field=name
@@ -318,7 +366,7 @@ class Schema:
         """Check an event for a strict entrance (REST, Python, the agent).
 
         Returns:
-            The declared fields, timestamps as milliseconds.
+            The declared fields as tables will have them: times as milliseconds, lone surrogates replaced.
 
         Raises:
             InvalidEvent: an unknown type, or a field that is missing, unknown or wrong.
@@ -331,4 +379,4 @@ class Schema:
             raise InvalidEvent(f"{name}: the fields must be an object.", field="args")
         if (unknown := kind.unknown(args)) is not None:
             raise InvalidEvent(f"{name} has no field {str(unknown)[:80]!r}.", field=str(unknown)[:80])
-        return kind.read(args)
+        return kind.read({key: replace_surrogates(value) for key, value in args.items()})
