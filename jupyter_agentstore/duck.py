@@ -9,6 +9,8 @@ out every cursor itself and closes them.
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +57,8 @@ class Instance:
         config: dict[str, str | bool | int | float | list[str]] = {"threads": threads}
         config["autoinstall_known_extensions"] = False
         config["autoload_known_extensions"] = False
+        # Without a file of its own, DuckDB would spill into a folder of whatever the current directory is.
+        config["temp_directory"] = str((folder or Path(tempfile.gettempdir())) / f".spill-{os.getpid()}")
         if memory_limit:
             config["memory_limit"] = memory_limit
         config.update(settings or {})

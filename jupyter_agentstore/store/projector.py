@@ -22,7 +22,8 @@ from ..state.state import State
 _SLICE = 1_000  # events applied at once: how long a reader of memory may have to wait
 _QUEUE = 50_000  # events kept for applying; beyond that they are read from the log again
 _WRITE_AT = 10_000  # unwritten events that are worth a transaction
-_WRITE_AFTER = 0.05  # seconds that events may wait for their transaction
+_WRITE_AFTER = 0.05  # seconds that events may wait for their transaction, at least
+_REST = 4  # times as long as the last transaction took: what writing may cost beside the log's
 _RETRY_AFTER = 1.0  # seconds after a failure
 
 _log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class Projector:
         if not self._resume():
             return
         due: float | None = None  # when what is applied must be written
+        pause = _WRITE_AFTER
         while True:
             events = self._next(due)
             if events is None:
@@ -122,10 +124,12 @@ class Projector:
                 late = due is not None and time.monotonic() >= due
                 if late or self.state.applied - self.state.flushed >= _WRITE_AT:
                     self._document = False
+                    began = time.monotonic()
                     self.state.flush()
+                    pause = max(_WRITE_AFTER, _REST * (time.monotonic() - began))
                     due = None
                 elif due is None:
-                    due = time.monotonic() + _WRITE_AFTER
+                    due = time.monotonic() + pause
             except Exception:
                 _log.exception("The tables could not be kept up with the log.")
                 self._tell()
