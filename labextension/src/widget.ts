@@ -4,10 +4,10 @@ import type { Answer, Channel, Snapshot } from "./chat/channel";
 import { Outbox } from "./chat/outbox";
 import { pane } from "./chat/pane";
 
-type Traits = Snapshot & Record<string, unknown>;
+type Traits = Omit<Snapshot, "me"> & { readonly me?: string } & Record<string, unknown>;
 type Model = AnyModel<Traits>;
 
-const TRAITS = ["messages", "thinking", "title", "status", "error", "pending"] as const;
+const TRAITS = ["messages", "thinking", "title", "status", "error", "pending", "me"] as const;
 
 function channelTo(model: Model): Channel {
   return {
@@ -18,6 +18,7 @@ function channelTo(model: Model): Channel {
       status: model.get("status"),
       error: model.get("error"),
       pending: model.get("pending"),
+      me: model.get("me") ?? "",
     }),
     onChange(listener) {
       // One update from the kernel changes several traits, one after the other.

@@ -12,8 +12,8 @@ export interface Item {
   readonly entry: Entry | undefined;
   /** By the same author and soon after the one above. */
   readonly continued: boolean;
-  /** Whether people must be told apart by name. */
-  readonly named: boolean;
+  /** Whether it is the reader's own. */
+  readonly mine: boolean;
 }
 
 export interface Actions {
@@ -75,9 +75,9 @@ export class Bubble {
   }
 
   #frame(item: Item): void {
-    const { message, entry, continued, named } = item;
+    const { message, entry, continued, mine } = item;
     const by = author(message);
-    const names = { agent: "Agent", user: named ? message.actor : "You", claimed: message.actor, system: "System" };
+    const names = { agent: "Agent", user: mine ? "You" : message.actor, claimed: message.actor, system: "System" };
     const time = new Date(message.timestamp);
     this.#time.dateTime = message.timestamp;
     this.#time.title = exactly(time);
@@ -115,8 +115,12 @@ export class Bubble {
           h(
             "footer",
             { class: "agentstore-foot" },
-            "Waiting for the kernel; it may be busy with a cell.",
-            button("agentstore-link", "Send again", () => { this.#actions.retry(entry.id); }),
+            h(
+              "span",
+              {},
+              "Still on its way: the kernel may be busy, or the server away. ",
+              button("agentstore-link", "Send again", () => { this.#actions.retry(entry.id); }),
+            ),
           ),
         ];
       case "failed":
@@ -125,9 +129,13 @@ export class Bubble {
             "footer",
             { class: "agentstore-foot agentstore-failed", role: "alert" },
             icon("warning"),
-            h("span", {}, entry.reason === "" ? "Not sent." : `Not sent: ${entry.reason}`),
-            button("agentstore-link", "Try again", () => { this.#actions.retry(entry.id); }),
-            button("agentstore-link", "Edit", () => { this.#actions.edit(entry.id); }),
+            h(
+              "span",
+              {},
+              entry.reason === "" ? "Not sent. " : `Not sent: ${entry.reason} `,
+              button("agentstore-link", "Try again", () => { this.#actions.retry(entry.id); }),
+              button("agentstore-link", "Edit", () => { this.#actions.edit(entry.id); }),
+            ),
           ),
         ];
       case "sent":
@@ -137,7 +145,7 @@ export class Bubble {
 }
 
 /** Everything around the text, to compare. */
-function frameOf({ message, entry, continued, named }: Item): string {
+function frameOf({ message, entry, continued, mine }: Item): string {
   const { role, agent, actor, timestamp } = message;
-  return JSON.stringify([role, agent, actor, timestamp, entry?.state, entry?.reason, continued, named]);
+  return JSON.stringify([role, agent, actor, timestamp, entry?.state, entry?.reason, continued, mine]);
 }

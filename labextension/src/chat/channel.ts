@@ -25,6 +25,8 @@ export interface Snapshot {
   readonly error: string;
   /** How many commits wait for the server. */
   readonly pending: number;
+  /** The reader's own actor; empty if that is not known. */
+  readonly me: string;
 }
 
 /** What became of a message that was sent. */

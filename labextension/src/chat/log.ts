@@ -27,8 +27,10 @@ export class Log {
   readonly #bubbles = new Map<string, Bubble>();
   #messages: readonly Message[] = [];
   #entries: readonly Entry[] = [];
+  #me = "";
   /** The index of the first message drawn. */
   #first = 0;
+  #firstId: string | undefined;
   /** The last message that the reader, being at the end, has had before their eyes. */
   #seen: string | undefined;
   #atEnd = true;
@@ -77,16 +79,21 @@ export class Log {
   }
 
   /** Draws the conversation as it is now. */
-  update(messages: readonly Message[], entries: readonly Entry[], thinking: boolean): void {
+  update(messages: readonly Message[], entries: readonly Entry[], thinking: boolean, me: string): void {
     const grown = this.#entries.length < entries.length;
     this.#messages = messages;
     this.#entries = entries;
+    this.#me = me;
+    // What was drawn first may have another index now: a pane is given the last messages only, and they move on.
+    if (this.#firstId === undefined) {
+      this.#first = Math.max(0, messages.length - PAGE);
+    } else if (this.#first > 0) {
+      this.#first = Math.max(0, messages.findIndex(({ id }) => id === this.#firstId));
+    }
     if (this.#atEnd && messages.length - this.#first > MOST) {
       this.#first = messages.length - PAGE;
-    } else if (this.#bubbles.size === 0 || this.#first > messages.length) {
-      this.#first = Math.max(0, messages.length - PAGE);
     }
-    this.#draw();
+    this.#steadily(() => { this.#draw(); });
     this.#empty.hidden = messages.length + entries.length > 0 || thinking;
     if (!thinking) {
       this.#thinking.remove();
@@ -116,8 +123,6 @@ export class Log {
   }
 
   #items(): Item[] {
-    const people = new Set(this.#messages.filter((message) => author(message) === "user").map(({ actor }) => actor));
-    const named = people.size > 1;
     const items: Item[] = [];
     let above = this.#messages[this.#first - 1];
     const add = (message: Message, entry: Entry | undefined) => {
@@ -125,9 +130,10 @@ export class Log {
         above !== undefined &&
         items.length > 0 &&
         author(above) === author(message) &&
-        (above.actor === message.actor || entry !== undefined) &&
+        above.actor === message.actor &&
         Math.abs(Date.parse(message.timestamp) - Date.parse(above.timestamp)) < TOGETHER;
-      items.push({ message, entry, continued, named: named && entry === undefined });
+      const mine = entry !== undefined || (this.#me !== "" && message.actor === this.#me);
+      items.push({ message, entry, continued, mine });
       above = message;
     };
     for (const message of this.#messages.slice(this.#first)) {
@@ -135,7 +141,7 @@ export class Log {
     }
     for (const entry of this.#entries) {
       const { id, content, timestamp } = entry;
-      add({ id, content, timestamp, role: "user", actor: "", agent: false }, entry);
+      add({ id, content, timestamp, role: "user", actor: this.#me, agent: false }, entry);
     }
     return items;
   }
@@ -163,23 +169,37 @@ export class Log {
         this.#list.insertBefore(bubble.element, next);
       }
     }
+    this.#firstId = this.#messages[this.#first]?.id;
     this.#earlier.hidden = this.#first === 0;
     this.#earlier.textContent = `Show earlier messages (${this.#first})`;
   }
 
   #showEarlier(): void {
-    const anchor = this.#list.firstElementChild;
-    const before = anchor?.getBoundingClientRect().top ?? 0;
     this.#atEnd = false;
     this.#first = Math.max(0, this.#first - PAGE);
     // These are not news: say nothing.
     this.#scroller.setAttribute("aria-live", "off");
-    this.#draw();
-    this.#scroller.scrollTop += (anchor?.getBoundingClientRect().top ?? 0) - before;
+    this.#steadily(() => { this.#draw(); });
     setTimeout(() => { this.#scroller.setAttribute("aria-live", "polite"); }, 500);
     // The button that had the focus may be gone; the keys shall go on scrolling.
     this.#scroller.focus({ preventScroll: true });
-    this.#scrolled();
+    this.#settle();
+  }
+
+  /** Changes what is drawn, and keeps what the reader looks at where it is. */
+  #steadily(change: () => void): void {
+    if (this.#scroller.clientHeight > 0) {
+      this.#top = this.#scroller.scrollTop;
+    }
+    const top = this.#scroller.getBoundingClientRect().top;
+    const read = this.#atEnd
+      ? undefined
+      : [...this.#list.children].find((child) => child.getBoundingClientRect().bottom > top);
+    const before = read?.getBoundingClientRect().top ?? 0;
+    change();
+    if (read?.isConnected === true) {
+      this.#top += read.getBoundingClientRect().top - before;
+    }
   }
 
   #scrolled(): void {

@@ -32,12 +32,16 @@ function address(href: string): string | undefined {
   }
 }
 
+/** How many tags in one text are passed on: thousands, each within the last, take seconds to lay out. */
+const MOST_TAGS = 500;
+let tags = 0;
+
 const marked = new Marked({
   gfm: true,
   breaks: true,
   renderer: {
     html({ text, block }) {
-      const passed = escape(text).replace(PASSED, "<$1>");
+      const passed = escape(text).replace(PASSED, (typed, tag: string) => (tags++ < MOST_TAGS ? `<${tag}>` : typed));
       // A block that is nothing but passed tags, such as <details>, holds what follows; others are text.
       return !block || !passed.includes("&lt;") ? passed : `<p>${passed.trim().replace(/\n/g, "<br>")}</p>\n`;
     },
@@ -72,14 +76,15 @@ purifier.addHook("uponSanitizeAttribute", (_node, data) => {
 
 /** HTML without anything that could do harm. Text stays where its element may not. */
 export function sanitize(html: string): DocumentFragment {
-  const fragment = purifier.sanitize(html, {
+  // Its type does not say so, but for a frameset there is nothing.
+  const fragment = (purifier.sanitize(html, {
     ALLOWED_TAGS: ["#text", ...INLINE, ...BLOCK, ...TABLE],
     ALLOWED_ATTR: ["align", "alt", "data-language", "href", "src", "start"],
     ALLOW_ARIA_ATTR: false,
     ALLOW_DATA_ATTR: false,
     ALLOWED_NAMESPACES: ["http://www.w3.org/1999/xhtml"],
     RETURN_DOM_FRAGMENT: true,
-  });
+  }) as DocumentFragment | null) ?? document.createDocumentFragment();
   for (const link of fragment.querySelectorAll("a")) {
     const href = link.getAttribute("href");
     if (href === null) {
@@ -103,6 +108,7 @@ export function sanitize(html: string): DocumentFragment {
 export function markdown(text: string): DocumentFragment {
   let fragment: DocumentFragment;
   try {
+    tags = 0;
     fragment = sanitize(marked.parse(text, { async: false }));
   } catch {
     return plain(text);

@@ -18,6 +18,8 @@ const SLOW = 5_000;
 export class Outbox {
   /** What is in the composer and not sent yet. */
   draft = "";
+  /** The actor that messages sent from here turned out to have; empty before the first. */
+  me = "";
   #entries = new Map<string, Entry>();
   readonly #listeners = new Set<() => void>();
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
@@ -81,8 +83,11 @@ export class Outbox {
       return;
     }
     let some = false;
-    for (const { id } of messages) {
-      some = this.#forget(id) || some;
+    for (const { id, actor } of messages) {
+      if (this.#forget(id)) {
+        this.me = actor;
+        some = true;
+      }
     }
     if (some) {
       this.#changed();

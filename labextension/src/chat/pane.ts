@@ -54,7 +54,7 @@ export function pane(root: HTMLElement, channel: Channel, outbox: Outbox): () =>
       alert.hidden = now.error === "";
     }
     outbox.confirm(now.messages);
-    log.update(now.messages, outbox.entries, now.thinking);
+    log.update(now.messages, outbox.entries, now.thinking, now.me || outbox.me);
   };
 
   root.classList.add("agentstore-chat");
