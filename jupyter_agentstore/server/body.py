@@ -114,8 +114,14 @@ def _refuse(name: str) -> Any:
 
 
 def write_json(value: Any) -> bytes:
-    """A value as JSON; lone surrogates leave as escapes, as they came."""
+    """A value as JSON; lone surrogates leave as escapes, as they came, and numbers that are none as null."""
     try:
         return msgspec.json.encode(value)
-    except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
-        return json.dumps(value, ensure_ascii=True, allow_nan=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(value, default=_plain, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Raw):
+        return json.loads(bytes(value))
+    return msgspec.structs.asdict(value)

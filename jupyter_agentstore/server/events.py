@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from typing import Any
 
@@ -102,10 +103,17 @@ def _page(read: Any, page: EventPage, head: Any) -> bytes:
 
 def _out(event: Event) -> _Out:
     """An event as it is answered; ``args`` are copied as they stand in the log."""
+    time = iso(event.recorded_at)
     try:
-        body: Wire = _decoder.decode(event.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # a lone surrogate in a name, which JSON allows
-        body = msgspec.convert(json.loads(event.body), Wire, strict=False)
-    return _Out(
-        event.seq, iso(event.recorded_at), event.actor, body.name, body.args, body.clientId, body.sessionId
-    )
+        body = _decoder.decode(event.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # a lone surrogate, which JSON allows
+        fields = json.loads(event.body, parse_float=_finite)
+        inside = (fields["name"], fields["args"], fields["clientId"], fields["sessionId"])
+    else:
+        inside = (body.name, body.args, body.clientId, body.sessionId)
+    return _Out(event.seq, time, event.actor, *inside)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None

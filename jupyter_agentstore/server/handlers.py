@@ -7,6 +7,7 @@ from typing import Any
 from tornado.web import HTTPError
 
 from .._version import __version__
+from .backup import Backup
 from .base import Access
 from .conversations import ChatMessage, Conversations, Memory, Messages
 from .events import Events
@@ -89,6 +90,7 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     ("events", Events),
     ("query", Sql),
     ("tables/{name}", TableRows),
+    ("backup", Backup),
     ("stores", Stores),
     ("health", Health),
     ("openapi.json", Description),
