@@ -79,27 +79,18 @@ class BadOperation(Exception):
     """A materializer's operation that its tables do not allow."""
 
 
-def key_of(operation: Operation, schema: Schema) -> str:
-    """The primary key that the operation names.
+def key_of(operation: Operation, table: Table) -> str:
+    """The primary key that the operation names in its table.
 
     Raises:
-        BadOperation: the table is unknown, or the key is no text.
+        BadOperation: the key is no text.
     """
-    return _target(operation, schema)[1]
-
-
-def _target(operation: Operation, schema: Schema) -> tuple[Table, str]:
-    table = schema.tables.get(operation.table)
-    if table is None:
-        raise BadOperation(f"There is no table {operation.table!r}.")
     kind = type(operation)
-    of_row = (
-        kind is Insert or kind is Upsert
-    )  # isinstance costs three times as much, on the hottest path there is
+    of_row = kind is Insert or kind is Upsert
     key = operation.row.get(table.key) if of_row else operation.key  # type: ignore[union-attr]
     if type(key) is not str:
-        raise BadOperation(f"The key of {operation.table} must be text, not {type(key).__name__}.")
-    return table, key
+        raise BadOperation(f"The key of {table.name} must be text, not {type(key).__name__}.")
+    return key
 
 
 def apply(
@@ -122,55 +113,46 @@ def apply(
     Raises:
         BadOperation: an operation does not fit its table.
     """
-    if len(operations) == 1:  # many events: nothing to fold
-        operation = operations[0]
-        table, key = _target(operation, schema)
-        before = read(table.name, key)
-        done, after = _result(operation, before, table)
-        return [RowChange(table.name, key, before, after, seq)] if done else []
-    touched: dict[tuple[str, str], tuple[Row | None, Row | None]] = {}
-    for index, operation in enumerate(operations):
-        table, key = _target(operation, schema)
-        place = (table.name, key)
-        known = touched.get(place)
-        if known is not None:
-            first, before = known
+    tables = schema.tables
+    done: dict[tuple[str, str], RowChange] = {}
+    for operation in operations:
+        table = tables.get(operation.table)
+        if table is None:
+            raise BadOperation(f"There is no table {operation.table!r}.")
+        name, key = table.name, key_of(operation, table)
+        earlier = done.get((name, key)) if done else None
+        before = read(name, key) if earlier is None else earlier.after
+        kind = type(operation)
+        if kind is Upsert or (kind is Insert and before is None):
+            after: Row | None = table.complete(operation.row)  # type: ignore[union-attr]
+        elif kind is Insert or before is None or not _holds(operation, before):
+            if not done:  # it is the first
+                return []
+            continue
         else:
-            first = before = read(table.name, key)
-        done, after = _result(operation, before, table)
-        if done:
-            touched[place] = (first, after)
-        elif index == 0:
-            return []
-    return [
-        RowChange(name, key, first, last, seq)
-        for (name, key), (first, last) in touched.items()
-        if first is not None or last is not None
-    ]
+            after = _changed(operation, before, table)
+        done[name, key] = RowChange(name, key, before if earlier is None else earlier.before, after, seq)
+    return [change for change in done.values() if change.before is not None or change.after is not None]
 
 
-def _result(operation: Operation, before: Row | None, table: Table) -> tuple[bool, Row | None]:
-    """Whether the operation has an effect, and the row after it."""
-    kind = type(operation)
-    if kind is Insert or kind is Upsert:
-        if before is not None and kind is Insert:
-            return False, before
-        return True, table.complete(operation.row)  # type: ignore[union-attr]
-    if before is None:
-        return False, None
+def _holds(operation: Operation, row: Row) -> bool:
+    """Whether the operation's condition holds of the row."""
     if not isinstance(operation, (Update, Add, Delete)):
-        raise BadOperation(f"{kind.__name__} is no operation.")
-    if operation.if_ and any(before.get(name) != value for name, value in operation.if_.items()):
-        return False, before
-    if isinstance(operation, Delete):
-        return True, None
+        raise BadOperation(f"{type(operation).__name__} is no operation.")
+    return not operation.if_ or all(row.get(name) == value for name, value in operation.if_.items())
+
+
+def _changed(operation: Operation, before: Row, table: Table) -> Row | None:
+    """The row after an update, an addition or a deletion."""
     if isinstance(operation, Update):
         values: Row = operation.values
-    else:
+    elif isinstance(operation, Add):
         values = {name: _sum(before.get(name), amount, name) for name, amount in operation.values.items()}
-    if table.key in values and values[table.key] != operation.key:
+    else:
+        return None
+    if table.key in values and values[table.key] != before[table.key]:
         raise BadOperation(f"{table.name}: an update cannot change the key.")
-    return True, table.check({**before, **values})
+    return table.check({**before, **values})
 
 
 def _sum(value: Any, amount: Any, name: str) -> int | float:

@@ -6,14 +6,13 @@ What belongs here: plain containers. Who fills and who writes them is decided el
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, KeysView
 
 import msgspec
 
 from ..core.events import Event
 from ..core.operations import Row
 from ..core.schema import Table
-from .tables import Layout
 
 Twin = tuple[int, int, str, str, str, str, str]
 Anomaly = tuple[int, str, str, int]
@@ -86,37 +85,33 @@ class Batch:
 
 
 class RowCache:
-    """Rows that are in the file, the least recently used ones forgotten.
+    """Rows of one table that are in the file, the least recently used ones forgotten.
 
     Args:
-        layouts: of the tables.
         limit: rows at most.
     """
 
     _MAX_CHARS = 8192  # of a row's text: a few long ones must not fill the memory
 
-    def __init__(self, layouts: Mapping[str, Layout], limit: int = 8192) -> None:
-        self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
-        self._layouts = layouts
+    def __init__(self, limit: int = 4096) -> None:
+        self._rows: OrderedDict[str, Row] = OrderedDict()
         self._limit = limit
 
-    def get(self, table: str, key: str) -> Row | None:
-        place = (table, key)
-        row = self._rows.get(place)
+    def keys(self) -> KeysView[str]:
+        return self._rows.keys()
+
+    def get(self, key: str) -> Row | None:
+        row = self._rows.get(key)
         if row is not None:
-            self._rows.move_to_end(place)
+            self._rows.move_to_end(key)
         return row
 
-    def put(self, table: str, key: str, row: Row | None) -> None:
+    def put(self, key: str, row: Row | None) -> None:
         """Keep a row; None forgets it."""
-        place = (table, key)
         if row is None or sum(len(v) for v in row.values() if type(v) is str) > self._MAX_CHARS:
-            self._rows.pop(place, None)
+            self._rows.pop(key, None)
             return
-        self._rows[place] = row
-        self._rows.move_to_end(place)
+        self._rows[key] = row
+        self._rows.move_to_end(key)
         if len(self._rows) > self._limit:
             self._rows.popitem(last=False)
-
-    def clear(self) -> None:
-        self._rows.clear()

@@ -13,65 +13,73 @@ from typing import Any
 import msgspec
 
 from ..core.errors import InvalidEvent
-from ..core.events import Decoded, Event, Meta, replace_surrogates
+from ..core.events import Decoded, Event, Meta, decode, replace_surrogates
 from ..core.operations import Operation
-from ..core.schema import Schema
+from ..core.schema import MAX_TIME, Schema
 from .overlay import Twin
-from .tables import MAX_TIME
+from .tables import commit_key
 
+_COMMIT = "commit:"
 _MAX_REASON = 500
 _encode = msgspec.json.Encoder().encode
 
 
-class Reading:
+class Reading(msgspec.Struct, gc=False):
     """What an event means by itself.
 
     Attributes:
-        event: as the log has it.
         twin: its row in the table ``events``.
-        operations: what its materializer wants; None when it is an anomaly already.
-        reason: why it is one.
+        operations: what its materializer wants.
+        reason: why it is an anomaly already, or ''.
+        commit: of one that came with a commit id: key in the table of commits, actor, id.
     """
 
-    __slots__ = ("event", "operations", "reason", "twin")
-
-    def __init__(
-        self, event: Event, twin: Twin, operations: Sequence[Operation] | None, reason: str = ""
-    ) -> None:
-        self.event = event
-        self.twin = twin
-        self.operations = operations
-        self.reason = reason
+    twin: Twin
+    operations: Sequence[Operation] = ()
+    reason: str = ""
+    commit: tuple[str, str, str] | None = None
 
 
 def read(event: Event, schema: Schema) -> Reading:
     """Read an event and ask its materializer."""
     try:
-        body = event.decode()
+        body = decode(event.body)
     except InvalidEvent as error:
-        return Reading(event, _salvage(event), None, _text(error))
+        twin = _salvage(event)
+        return Reading(twin, (), _text(error), _commit(twin))
+    time, actor, name = event.recorded_at, event.actor, body.name
+    client, session = body.clientId, body.sessionId
     twin = (
         event.seq,
-        event.recorded_at if 0 <= event.recorded_at <= MAX_TIME else MAX_TIME,
-        clean(event.actor),
-        body.name,
+        time if 0 <= time <= MAX_TIME else MAX_TIME,
+        actor if actor.isascii() else clean(actor),
+        name,
         _args(body),
-        body.clientId,
-        body.sessionId,
+        client,
+        session,
     )
-    kind = schema.events.get(body.name)
+    commit = _commit(twin) if client == "server" else None
+    kind = schema.events.get(name)
     if kind is None:
-        return Reading(event, twin, None, f"There is no event type {body.name[:80]!r} in this schema.")
-    meta = Meta(event.seq, event.recorded_at, event.actor, body.clientId, body.sessionId)
+        return Reading(twin, (), f"There is no event type {name[:80]!r} in this schema.", commit)
     try:
-        operations: Sequence[Operation] = kind.materialize(kind.read(body.args), meta)
+        operations = kind.materialize(kind.read(body.args), Meta(event.seq, time, actor, client, session))
         if type(operations) is not tuple:
             operations = tuple(operations)
     except InvalidEvent as error:
-        return Reading(event, twin, None, _text(error))
+        return Reading(twin, (), _text(error), commit)
     except Exception as error:
-        return Reading(event, twin, None, failure(error))
-    return Reading(event, twin, operations)
+        return Reading(twin, (), failure(error), commit)
+    return Reading(twin, operations, "", commit)
+
+
+def _commit(twin: Twin) -> tuple[str, str, str] | None:
+    """Which commit an event belongs to, if it says: only those of this side's own doors do."""
+    _, _, actor, _, _, client, session = twin
+    if client != "server" or not session.startswith(_COMMIT):
+        return None
+    commit_id = session.removeprefix(_COMMIT)
+    return commit_key(actor, commit_id), actor, commit_id
 
 
 def failure(error: BaseException) -> str:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 FORMAT = "jupyter_agentstore state"
 VERSION = 1
-MAX_TIME = 253_402_300_799_999
-"""The latest time that a column takes, in milliseconds: the end of the year 9999."""
 
 COMMITS = "agentstore_commits"
 META = "agentstore_meta"

@@ -92,8 +92,8 @@ class Tails:
         self._limit = limit
         self._bytes = 0
 
-    def __contains__(self, place: tuple[str, str]) -> bool:
-        return place in self._tails
+    def __len__(self) -> int:
+        return len(self._tails)
 
     def get(self, table: str, group: str) -> Tail | None:
         tail = self._tails.get((table, group))
