@@ -92,7 +92,7 @@ class Live:
         endpoint: Endpoint,
         head: Callable[[], int],
     ) -> None:
-        self.connected = False
+        self.connected = True  # until an attempt fails: whoever asks has just reached the server by REST
         self._store_id = store_id
         self._locate = locate
         self._endpoint = endpoint

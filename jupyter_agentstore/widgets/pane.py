@@ -9,6 +9,7 @@ neither holds up the kernel.
 from __future__ import annotations
 
 import html
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from ..client import Conversation, Message, Store
 from ..core.errors import AgentStoreError, StoreClosed, Unreachable
 from ..core.events import Event
 from ..core.limits import MAX_ID_CHARS
+
+_log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 
@@ -69,7 +72,8 @@ class ChatPane(anywidget.AnyWidget):
         self.conversation = _choose(chat, conversation)
         self.closed = False
         self._setting = threading.RLock()
-        self._reading = threading.Lock()
+        self._reading = threading.Condition()
+        self._begun = self._done = 0  # readings of the store
         self._sending: set[str] = set()
         self._outgoing: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._news = threading.Event()
@@ -103,14 +107,32 @@ class ChatPane(anywidget.AnyWidget):
             self._news.clear()
             if self.closed:
                 return
-            self.refresh()
+            self._refresh()
             failed = bool(self.error) or self.status == "connecting"
 
-    def refresh(self) -> None:
-        """Bring the traits up to date with the store."""
-        self._set({"status": self.conversation.link.state})
-        with self._reading:  # the later reading is the later state
+    def _refresh(self) -> None:
+        with self._reading:
+            self._begun += 1
+        try:
+            self._set({"status": self.conversation.link.state})
             self._set(self._read())
+        except Exception:  # the kernel's way to the front end is gone, for now or for good
+            _log.debug("The pane could not be brought up to date.", exc_info=True)
+        finally:
+            with self._reading:
+                self._done = self._begun
+                self._reading.notify_all()
+
+    def refresh(self, timeout: float = 2.0) -> None:
+        """Bring the traits up to date with the store, as far as that goes in a moment.
+
+        Args:
+            timeout: seconds to wait for a server that may be away.
+        """
+        with self._reading:
+            wanted = self._begun + 1
+            self._news.set()
+            self._reading.wait_for(lambda: self._done >= wanted or self.closed, timeout)
 
     def _set(self, state: dict[str, Any]) -> None:
         with self._setting, self.hold_sync():
@@ -131,6 +153,8 @@ class ChatPane(anywidget.AnyWidget):
             pass
         except AgentStoreError as error:
             state["error"] = error.message
+        except Exception as error:  # whatever it is, the thread that reads must live on
+            state["error"] = f"The conversation could not be read ({type(error).__name__}: {error})."
         state["status"] = chat.link.state
         if state["status"] == "closed":
             state["thinking"] = False
@@ -159,9 +183,12 @@ class ChatPane(anywidget.AnyWidget):
                 answer = {"type": "failed", "id": id, "message": f"{type(error).__name__}: {error}"}
             else:
                 answer = {"type": "sent", "id": id}
-            self._count(id, False)
-            with self._setting:
-                self.send(answer)
+            try:
+                self._count(id, False)
+                with self._setting:
+                    self.send(answer)
+            except Exception:
+                _log.debug("The front end could not be told.", exc_info=True)
 
     def _count(self, id: str, on_its_way: bool) -> None:
         with self._setting:
@@ -171,7 +198,7 @@ class ChatPane(anywidget.AnyWidget):
     # what a cell shows, and a saved notebook keeps
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **kwargs: Any) -> Any:
-        if not self.closed and self.conversation.link.state != "connecting":  # else a thread is waiting for it
+        if not self.closed:
             self.refresh()
         bundle: Any = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})

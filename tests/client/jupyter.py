@@ -117,7 +117,9 @@ class Jupyter:
                 assert self._process is not None
                 assert self._process.poll() is None, (self.folder / "server.log").read_text()
                 with suppress(httpx.HTTPError, OSError):
-                    if http.get(path).status_code == 200:
+                    if http.get(path).status_code in (200, 401) and (
+                        self.file.exists() or not self._extension
+                    ):
                         return
                 time.sleep(0.05)
         raise AssertionError((self.folder / "server.log").read_text())

@@ -72,7 +72,7 @@ def test_a_server_with_a_password_and_no_token_is_found(
 def test_a_server_on_a_unix_socket_with_a_base_url_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(tempfile.mkdtemp(prefix="sock", dir="/tmp"))  # a socket's path may have 107 characters
     try:
-        with running(Jupyter(folder, sock=folder / "s", base_url="/a b/c/")) as server:
+        with running(Jupyter(folder, sock=folder / "s", base_url="/x/y/")) as server:
             monkeypatch.setenv("JUPYTER_AGENTSTORE_SERVER", str(server.file))
             with connect("by-socket") as store:
                 assert str(folder / "s") in repr(store)
