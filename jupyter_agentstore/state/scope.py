@@ -1,0 +1,120 @@
+"""Which names a part of user SQL sees, and how large the values behind them are.
+
+What belongs here: the nesting of WITH, FROM, aliases and lambdas, for ``statement``. A name that could mean several
+things has the size of the largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import size
+from .size import NOTHING, SMALL, Size
+
+_UNNAMED = ("unnamed_", "__unnamed")
+
+
+def folded(name: str) -> str:
+    """A name as it is compared: DuckDB ignores the case of ASCII letters."""
+    return name.lower() if name.isascii() else name
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the columns of a table or subquery are like.
+
+    Args:
+        column: the largest column.
+        row: all columns together, as a table's name used as a value means them.
+        columns: how many there are.
+    """
+
+    column: Size = NOTHING
+    row: Size = NOTHING
+    columns: int = 0
+
+    @classmethod
+    def of(cls, columns: Sequence[Size]) -> Shape:
+        """The shape of a row of given columns."""
+        return cls(size.largest(columns), size.total(columns), len(columns))
+
+    def __or__(self, other: Shape) -> Shape:
+        return Shape(self.column | other.column, self.row | other.row, max(self.columns, other.columns))
+
+    def with_column(self, column: Size) -> Shape:
+        """It with one more column."""
+        return self.with_columns(column, column, 1)
+
+    def with_columns(self, column: Size, row: Size, columns: int) -> Shape:
+        """It with several more columns, none larger than ``column`` and together as large as ``row``."""
+        return Shape(self.column | column, self.row + row, self.columns + columns)
+
+
+class Scope:
+    """The names that one query, or one lambda, adds to those around it.
+
+    Attributes:
+        ctes: what WITH names, each with the number of tables that it takes to make.
+        variables: a lambda's parameters.
+    """
+
+    def __init__(self, outer: Scope | None = None) -> None:
+        self.ctes: dict[str, tuple[Shape, int]] = {}
+        self.variables: dict[str, Size] = {}
+        self._aliases: dict[str, Size] = {}
+        self._sources: list[tuple[str, Shape]] = []
+        self._outer = outer
+
+    def add(self, name: str, shape: Shape) -> None:
+        """Add a table, under its alias; one without has an empty name."""
+        self._sources.append((name, shape))
+
+    def name(self, alias: str, value: Size) -> None:
+        """Add the alias of a column of the result, which its neighbours can use."""
+        alias = folded(alias)
+        self._aliases[alias] = self._aliases.get(alias, NOTHING) | value
+
+    def cte(self, name: str) -> tuple[Shape, int] | None:
+        """What a name means by WITH."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.ctes:
+                return scope.ctes[name]
+            scope = scope._outer
+        return None
+
+    def column(self) -> Size:
+        """The largest column of the tables after FROM."""
+        return size.largest([shape.column for _, shape in self._around()._sources])
+
+    def row(self) -> Size:
+        """All columns of the tables after FROM together."""
+        return size.total([shape.row for _, shape in self._around()._sources])
+
+    def width(self) -> int:
+        """How many columns the tables after FROM have."""
+        return sum(shape.columns for _, shape in self._around()._sources)
+
+    def resolve(self, names: Sequence[str]) -> Size:
+        """The size of what a reference means: a column, a field of one, a table as a value, an alias, a variable."""
+        head = folded(names[0])
+        made = SMALL
+        scope: Scope | None = self
+        while scope is not None:
+            if head in scope.variables:
+                return made | scope.variables[head]
+            made |= scope._aliases.get(head, NOTHING)
+            for name, shape in scope._sources:
+                made |= shape.column
+                if len(names) == 1 and (name == head or (not name and head.startswith(_UNNAMED))):
+                    made |= shape.row
+            scope = scope._outer
+        return made
+
+    def _around(self) -> Scope:
+        """The nearest scope that is a query's: a lambda has no FROM of its own."""
+        scope = self
+        while scope.variables and scope._outer is not None:
+            scope = scope._outer
+        return scope
