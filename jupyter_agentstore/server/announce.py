@@ -15,6 +15,10 @@ from typing import Any
 from jupyter_core.paths import secure_write
 
 VARIABLE = "JUPYTER_AGENTSTORE_SERVER"
+"""The environment variable that tells kernels where the file is."""
+
+SCHEME = "agentstore"
+"""The scheme of an ``Authorization`` header that shows the secret."""
 
 
 class Announcement:

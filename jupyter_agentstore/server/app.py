@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..state.query import Limits
     from ..store import Registry
 
+MOUNTS = Path("/proc/self/mountinfo")
 _SCRUBBED = ("token", "payload")
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104
 
@@ -43,6 +44,13 @@ class AgentStoreApp(ExtensionApp):
     description = __doc__ or ""
     extension_url = f"{PREFIX}/health"
     load_other_extensions = True
+    examples = """
+    jupyter agentstore                               # a Jupyter server with agent stores
+    jupyter agentstore stores                        # which stores there are
+    jupyter agentstore backup support-bot copy.duckdb
+    jupyter agentstore restore copy.duckdb support-bot
+    jupyter agentstore verify                        # check every log
+    """
 
     folder = Unicode(
         help="""The folder of the stores, one subfolder each. It must be on a local disk: locks and fsync cannot be
@@ -132,7 +140,7 @@ class AgentStoreApp(ExtensionApp):
             if self.serverapp is not None and self.serverapp.starter_app is self:
                 self.exit(1)
             raise
-        folder = self._checked_folder()
+        folder = self.checked_folder()
         self.host = Host(
             app=self,
             identity=LocalIdentity(parent=self),
@@ -152,11 +160,12 @@ class AgentStoreApp(ExtensionApp):
         """Add the extension's paths."""
         self.handlers.extend(handlers())
 
-    def _checked_folder(self) -> Path:
+    def checked_folder(self, mounts: Path = MOUNTS) -> Path:
+        """The folder of the stores; warns if it is on a network file system."""
         from ..eventlog.lock import network_filesystem
 
         folder = Path(self.folder).expanduser().absolute()
-        kind = network_filesystem(folder)
+        kind = network_filesystem(folder, mounts)
         if kind is not None:
             self.log.warning(
                 "The stores are in %s, on the network file system %s: two machines may both believe that they have "

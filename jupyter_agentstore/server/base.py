@@ -23,7 +23,9 @@ from tornado.web import HTTPError
 from ..core.agent_schema import AGENT
 from ..core.errors import AgentStoreError, Forbidden, InvalidRequest, Unauthorized
 from ..core.limits import store_id as check_store_id
+from .announce import SCHEME
 from .errors import describe
+from .shapes import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from ..agent import Runtime
@@ -31,10 +33,6 @@ if TYPE_CHECKING:
     from .host import Host
 
 Action = Literal["read", "write", "execute"]
-
-DEFAULT_STORE = "default-agent"
-SCHEME = "agentstore"
-"""The scheme of an ``Authorization`` header that shows the secret of the server's announcement."""
 
 _SECRET = re.compile(rf"{SCHEME}\s+(\S+)\s*", re.IGNORECASE)
 

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from ..core.errors import AgentStoreError, Conflict, NotFound, StoreLocked, Unauthorized
 from ..core.limits import store_id as check_store_id
 from ..core.rows import iso
-from .base import DEFAULT_STORE, SCHEME
+from .announce import SCHEME
+from .shapes import DEFAULT_STORE
 
 if TYPE_CHECKING:
     import httpx

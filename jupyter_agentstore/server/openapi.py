@@ -10,11 +10,10 @@ import msgspec
 
 from .._version import __version__
 from ..core.schema import Schema
-from .base import DEFAULT_STORE
 from .events import EVENT
 from .handlers import ROUTES
 from .rest import JSON, Operation
-from .shapes import BODIES, TEXT, ref, row
+from .shapes import BODIES, DEFAULT_STORE, TEXT, ref, row
 
 METHODS = ("get", "post")
 

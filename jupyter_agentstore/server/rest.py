@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import msgspec
+from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import stream_request_body
 
@@ -107,14 +108,13 @@ class Handler(Access, APIHandler):
         self._chunks: list[bytes] = []
         self._received = 0
         self._refusal: Exception | None = None
+        self._through = False
 
     async def prepare(self) -> None:  # type: ignore[override]
         """Find out who calls; a refusal is kept for :meth:`refuse_late`."""
         try:
             await super().prepare()
         except Exception as error:
-            if self.request.method in ("GET", "HEAD", "OPTIONS"):
-                raise
             self._refusal = error
 
     def data_received(self, chunk: bytes) -> None:
@@ -126,9 +126,22 @@ class Handler(Access, APIHandler):
             self._chunks.append(chunk)
 
     def refuse_late(self) -> None:
-        """Raise what :meth:`prepare` found."""
+        """Raise what :meth:`prepare` found, now that the body is through."""
+        self._through = True
         if self._refusal is not None:
             raise self._refusal
+
+    @allow_unauthenticated
+    def options(self, *path: str) -> None:
+        """What another site's page may send."""
+        self.refuse_late()
+        super().options(*path)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer with an error as JSON."""
+        if not self._through:  # tornado then closes the connection; the client must not send more on it
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
 
     async def read_body(self, kind: type[Any]) -> Any:
         """The body as a typed value.

@@ -15,6 +15,9 @@ from msgspec import Meta
 from ..core.limits import MAX_COMMIT_EVENTS, MAX_ID_CHARS
 from ..core.schema import Table, Type
 
+DEFAULT_STORE = "default-agent"
+"""The store of calls that name none."""
+
 Id = Annotated[
     str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_CHARS, "pattern": "^[^\\u0000]*$"})
 ]
@@ -22,7 +25,10 @@ Id = Annotated[
 
 Text = Annotated[str, Meta(extra_json_schema={"pattern": "^[^\\u0000]*$"})]
 
-CommitId = Annotated[
+CommitDEFAULT_STORE = "default-agent"
+"""The store of calls that name none."""
+
+Id = Annotated[
     str,
     Meta(
         min_length=1,
