@@ -25,10 +25,7 @@ Id = Annotated[
 
 Text = Annotated[str, Meta(extra_json_schema={"pattern": "^[^\\u0000]*$"})]
 
-CommitDEFAULT_STORE = "default-agent"
-"""The store of calls that name none."""
-
-Id = Annotated[
+CommitId = Annotated[
     str,
     Meta(
         min_length=1,
