@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..core.events import Event
 from ..core.operations import RowChange
 from ..core.schema import Schema
-from ..duck import alias_of
+from ..duck import Instance, alias_of
 from ..eventlog import DuckDBLog, EventLog, MemoryLog
 from ..eventlog.lock import Lock
 from ..state.state import State
 from .door import Door
 from .projector import Projector
 from .writer import Writer
-
-if TYPE_CHECKING:
-    from ..duck import Instance
 
 
 @dataclass(frozen=True)
