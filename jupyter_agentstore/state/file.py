@@ -110,8 +110,7 @@ class StateFile(File):
         """
         import duckdb
 
-        counters = Counters.empty(layout.table for layout in layouts.values())
-        meta = Meta(schema.hash, backend_id, 0, counters.dump())
+        meta = Meta(schema.hash, backend_id, 0, Counters().dump())
         try:
             instance.attach(path, alias)
             try:

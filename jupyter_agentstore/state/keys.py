@@ -30,14 +30,19 @@ class KeyIndex:
     def __init__(self, keys: Iterable[Sequence[str]] = ()) -> None:
         self._added: set[int] = set()
         self._removed: set[int] = set()
+        self._base: numpy.ndarray | None = None
+        self._merge_at = _MERGE_AT
         chunks = [hashes(chunk) for chunk in keys]
-        self._set_base(_concatenate(chunks) if chunks else None)
+        if chunks:
+            import numpy
+
+            self._set_base(numpy.concatenate(chunks))
 
     def __contains__(self, key: str) -> bool:
         number = hash(key)
         if number in self._added:
             return True
-        if self._view is None or number in self._removed:
+        if self._base is None or number in self._removed:
             return False
         place = bisect_left(self._view, number)
         return place < len(self._view) and self._view[place] == number
@@ -60,43 +65,33 @@ class KeyIndex:
             if hash(key) in added or (there and hash(key) not in removed)
         ]
 
-    def add(self, key: str) -> None:
-        """Note that the key is there."""
-        number = hash(key)
-        if number in self._removed:
-            self._removed.discard(number)
-        else:
-            self._added.add(number)
-            if len(self._added) > self._merge_at:
-                self._merge()
-
-    def remove(self, key: str) -> None:
-        """Note that the key is gone."""
-        number = hash(key)
-        if number in self._added:
-            self._added.discard(number)
-        else:
-            self._removed.add(number)
-            if len(self._removed) > self._merge_at:
-                self._merge()
+    def update(self, come: Iterable[str], gone: Iterable[str]) -> None:
+        """Note which keys have come and which are gone; it does no harm if that was known."""
+        numbers = set(map(hash, come))
+        self._removed -= numbers
+        self._added |= numbers
+        numbers = set(map(hash, gone))
+        self._added -= numbers
+        self._removed |= numbers
+        if len(self._added) + len(self._removed) > self._merge_at:
+            self._merge()
 
     def _merge(self) -> None:
+        import numpy
+
         base = self._base
         if base is not None and self._removed:
-            import numpy
-
-            base = base[~numpy.isin(base, numpy.fromiter(self._removed, numpy.int64, len(self._removed)))]
-        self._set_base(_concatenate([*([] if base is None else [base]), _array(self._added)]))
+            base = base[~numpy.isin(base, _array(self._removed))]
+        self._set_base(numpy.concatenate([*([] if base is None else [base]), _array(self._added)]))
         self._added.clear()
         self._removed.clear()
 
-    def _set_base(self, base: numpy.ndarray | None) -> None:
-        if base is not None:
-            base.sort(kind="stable")
+    def _set_base(self, base: numpy.ndarray) -> None:
+        base.sort(kind="stable")
         self._base = base
-        self._view = None if base is None else base.data
+        self._view = base.data
         # In proportion to the array, so that merging costs a key the same however many there are.
-        self._merge_at = max(_MERGE_AT, 0 if base is None else len(base) // 8)
+        self._merge_at = max(_MERGE_AT, len(base) // 8)
 
 
 def hashes(keys: Sequence[str]) -> numpy.ndarray:
@@ -110,9 +105,3 @@ def _array(numbers: set[int]) -> numpy.ndarray:
     import numpy
 
     return numpy.fromiter(numbers, numpy.int64, len(numbers))
-
-
-def _concatenate(arrays: Sequence[numpy.ndarray]) -> numpy.ndarray:
-    import numpy
-
-    return numpy.concatenate(arrays)

@@ -7,13 +7,14 @@ from a function.  Not safe by itself: its owner's lock is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ..core.events import Event
 from ..core.operations import Insert, Operation, Row, RowChange, Upsert, apply
 from ..core.schema import Schema
 from .keys import KeyIndex
 from .overlay import Batch, Counters, RowCache
-from .reading import Reading, failure, read
+from .reading import Reading, check_text, clean, failure, read
 from .tables import COMMITS, Layout
 from .tails import KEEP, Tail, Tails
 
@@ -45,22 +46,66 @@ class _Place:
         layout: of the table.
         rows: by key, those changed since the last seal; None where one is gone.
         stale: the keys among these whose row is in the file, or will be before these are written.
-        near: while events are applied: the rows that they name as they were before; None where there was none.
+        near: while events are applied: the rows that they name as they were before.
         cache: rows that are in the file.
-        index: the keys of all rows; made when first needed.
+        index: the keys of the rows in the file; made when first needed.
+        count: how many rows there are.
+        tally: how many of them have each value of the tally column.
+        come, gone: rows whose size is yet to be added or subtracted.
     """
 
-    __slots__ = ("cache", "index", "key", "layout", "near", "rows", "stale", "table")
-
-    def __init__(self, layout: Layout, index: KeyIndex | None) -> None:
+    def __init__(self, layout: Layout, counters: Counters, index: KeyIndex | None) -> None:
+        name = layout.table.name
         self.layout = layout
-        self.table = layout.table
         self.key = layout.table.key
+        self.tally_by = layout.table.tally
+        self.sized = layout.table.sized
+        self.grouped = layout.table.group is not None
         self.rows: dict[str, Row | None] = {}
         self.stale: set[str] = set()
-        self.near: dict[str, Row | None] = {}
+        self.near: dict[str, Row] = {}
         self.cache = RowCache()
         self.index = index
+        self.count = counters.counts.get(name, 0)
+        self.tally = counters.tallies.get(name, {})
+        self.come: list[Row] = []
+        self.gone: list[Row] = []
+        self._size = counters.sizes.get(name, 0)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the rows as JSON."""
+        self._size += self.layout.size(self.come) - self.layout.size(self.gone)
+        self.come.clear()
+        self.gone.clear()
+        return self._size
+
+    def record(self, key: str, before: Row | None, after: Row | None) -> None:
+        """Note what has become of a row."""
+        if before is None:
+            self.count += 1
+        elif key not in self.rows:
+            self.stale.add(key)
+        if after is None:
+            self.count -= 1
+        self.rows[key] = after
+        if self.sized:
+            if after is not None:
+                self.come.append(after)
+            if before is not None:
+                self.gone.append(before)
+        if self.tally_by:
+            _count(self.tally, before and before[self.tally_by], -1)
+            _count(self.tally, after and after[self.tally_by], 1)
+
+
+def _count(tally: dict[str, int], value: Any, by: int) -> None:
+    if value is not None:
+        count = tally.get(value, 0) + by
+        if count:
+            tally[value] = count
+        else:
+            del tally[value]
 
 
 class Memory:
@@ -74,10 +119,8 @@ class Memory:
         empty: whether nothing has.
 
     Attributes:
-        counters: as of the last applied event.
         open: changes since the last :meth:`seal`.
         sealed: changes that are being written.
-        sealed_counters: the counters as of these, as JSON text.
     """
 
     def __init__(
@@ -85,18 +128,17 @@ class Memory:
     ) -> None:
         self.schema = schema
         self.layouts = layouts
-        self.sealed: Batch | None = None
         self._file = file
         self._tails = Tails()
         self._forget(counters, empty=empty)
 
     def _forget(self, counters: Counters, *, empty: bool = False) -> None:
-        self.counters = counters
-        self.sealed_counters = counters.dump()
-        self.sealed = None
+        self.sealed: Batch | None = None
         self._tails.clear()
+        self._applying = False
         self._places = {
-            name: _Place(layout, KeyIndex() if empty else None) for name, layout in self.layouts.items()
+            name: _Place(layout, counters, KeyIndex() if empty else None)
+            for name, layout in self.layouts.items()
         }
         self._open()
 
@@ -117,75 +159,49 @@ class Memory:
         """
         schema = self.schema
         readings = [read(event, schema) for event in events]
+        check_text(readings)
         self._approach(readings)
-        changes: list[RowChange] = []
         batch = self.open
         batch.events += events
         batch.twins += [reading.twin for reading in readings]
+        changes: list[RowChange] = []
+        self._applying = True
         for reading in readings:
             seq = reading.twin[0]
-            reason = refused.get(seq, reading.reason)
-            if not reason:
-                reason = self._operate(reading.operations, seq, changes)
+            reason = refused.get(seq, reading.reason) or self._operate(reading.operations, seq, changes)
             if reason:
-                batch.anomalies.append((seq, reading.twin[3], reason, reading.twin[1]))
+                batch.anomalies.append((seq, reading.twin[3], clean(reason), reading.twin[1]))
             if reading.commit is not None:
                 self._note_commit(reading.commit, seq)
+        self._applying = False
         for place in self._places.values():
             place.near.clear()
         return changes
 
     def _operate(self, operations: Sequence[Operation], seq: int, changes: list[RowChange]) -> str:
         """Do an event's operations and add the changes to the list; why it is an anomaly, or ''."""
-        places = self._places
         try:
             made = apply(operations, self.schema, self.find, seq)
             if not made and operations and not apply(operations[:1], self.schema, self.find, seq):
                 return self._no_effect(operations[0])
-            # Of every row, also of those whose size nobody asks for: it says whether the row can be written.
-            sizes = [places[c.table].layout.size(c.after) if c.after is not None else 0 for c in made]
-        except UnicodeEncodeError:
-            return "The materializer made text that is not Unicode (a lone surrogate)."
         except Exception as error:
             return failure(error)
-        for change, size in zip(made, sizes, strict=True):
-            self._record(places[change.table], change, size)
+        for change in made:
+            place = self._places[change.table]
+            place.record(change.key, change.before, change.after)
+            if place.grouped and self._tails:
+                self._tails.follow(place.layout.table, change)
         changes += made
         return ""
 
     def _no_effect(self, operation: Operation) -> str:
         table = operation.table
         if isinstance(operation, (Insert, Upsert)):
-            key = operation.row[self.schema.tables[table].key]
+            key = operation.row[self._places[table].key]
             return f"The table {table} has a row {key[:80]!r} already."
         if self.find(table, operation.key) is None:
             return f"The table {table} has no row {operation.key[:80]!r}."
         return f"The row {operation.key[:80]!r} of the table {table} does not meet the condition."
-
-    def _record(self, place: _Place, change: RowChange, size: int) -> None:
-        """Note a change; ``size`` is that of the row after it."""
-        table = place.table
-        key, before, after = change.key, change.before, change.after
-        if before is None:
-            self.counters.counts[table.name] += 1
-            if place.index is not None:
-                place.index.add(key)
-        else:
-            if key not in place.rows:
-                place.stale.add(key)
-            if after is None:
-                self.counters.counts[table.name] -= 1
-                if place.index is not None:
-                    place.index.remove(key)
-        place.rows[key] = after
-        if table.sized:
-            if before is not None:
-                size -= place.layout.size(before)
-            self.counters.sizes[table.name] += size
-        if table.tally:
-            self.counters.tally(table, before, after)
-        if table.group and self._tails:
-            self._tails.follow(table, change)
 
     def _note_commit(self, commit: tuple[str, str, str], seq: int) -> None:
         """Count an event to its commit, whose events follow each other without a gap."""
@@ -197,41 +213,7 @@ class Memory:
             after = {**before, "count": before["count"] + 1}
         else:
             return
-        self._record(self._places[COMMITS], RowChange(COMMITS, key, before, after, seq), 0)
-
-    # ---- rows
-
-    def find(self, table: str, key: str) -> Row | None:
-        """The row as of the last applied event."""
-        place = self._places[table]
-        if key in place.rows:
-            return place.rows[key]
-        if key in place.near:
-            return place.near[key]
-        known, row = self._look(place, key)
-        if known or key not in self._index(place):
-            return row
-        found = self._file.fetch(table, [key])
-        if found:
-            place.cache.put(key, found[0])
-            return found[0]
-        return None
-
-    def _look(self, place: _Place, key: str) -> tuple[bool, Row | None]:
-        """The row of a key that is not among the changed ones, if it is known without asking the file."""
-        if self.sealed is not None:
-            rows = self.sealed.rows[place.table.name]
-            if key in rows:
-                return True, rows[key]
-        row = place.cache.get(key)
-        return row is not None, row
-
-    def has(self, table: str, key: str) -> bool:
-        """Whether the row is there (in error once in 10^13 times, then true)."""
-        place = self._places[table]
-        if key in place.rows:
-            return place.rows[key] is not None
-        return key in self._index(place)
+        self._places[COMMITS].record(key, before, after)
 
     def _approach(self, readings: Iterable[Reading]) -> None:
         """Have at hand all rows that the events name: one query a table for those that only the file has."""
@@ -241,42 +223,88 @@ class Memory:
             for operation in reading.operations:
                 try:
                     kind = type(operation)
-                    of_row = kind is Insert or kind is Upsert
-                    key = operation.row[places[operation.table].key] if of_row else operation.key  # type: ignore[union-attr]
+                    if kind is Insert or kind is Upsert:
+                        key = operation.row[places[operation.table].key]  # type: ignore[union-attr]
+                    else:
+                        key = operation.key  # type: ignore[union-attr]
                     wanted[operation.table].add(key)
                 except Exception:  # noqa: S112 -- it is judged when it is applied
                     continue
             if reading.commit is not None:
                 wanted[COMMITS].add(reading.commit[0])
         for table, keys in wanted.items():
-            if not keys:
-                continue
             place = places[table]
             unknown = []
             for key in keys.difference(place.rows):
                 known, row = self._look(place, key)
-                if known:
+                if row is not None:
                     place.near[key] = row
-                elif type(key) is str:
+                elif not known and type(key) is str:
                     unknown.append(key)
-            if unknown:
-                place.near.update(dict.fromkeys(unknown))
-                there = self._index(place).among(unknown)
-                if there:
-                    place.near.update((row[place.key], row) for row in self._file.fetch(table, there))
+            there = self._index(place).among(unknown) if unknown else ()
+            if there:
+                place.near.update((row[place.key], row) for row in self._file.fetch(table, there))
+
+    # ---- rows
+
+    def find(self, table: str, key: str) -> Row | None:
+        """The row as of the last applied event."""
+        place = self._places[table]
+        if key in place.rows:
+            return place.rows[key]
+        if self._applying:
+            return place.near.get(key)
+        known, row = self._look(place, key)
+        if known or key not in self._index(place):
+            return row
+        found = self._file.fetch(table, [key])
+        if not found:
+            return None
+        place.cache.put(key, found[0])
+        return found[0]
+
+    def _look(self, place: _Place, key: str) -> tuple[bool, Row | None]:
+        """The row of a key that is not among the changed ones, if it is known without asking the file."""
+        if self.sealed is not None:
+            rows = self.sealed.rows[place.layout.table.name]
+            if key in rows:
+                return True, rows[key]
+        row = place.cache.get(key)
+        return row is not None, row
 
     def _index(self, place: _Place) -> KeyIndex:
         if place.index is None:
-            name = place.table.name
-            place.index = KeyIndex(self._file.keys(name))
-            for batch in (self.sealed, self.open):
-                for key, row in batch.rows[name].items() if batch else ():
-                    there = key in place.index
-                    if row is None and there:
-                        place.index.remove(key)
-                    elif row is not None and not there:
-                        place.index.add(key)
+            place.index = KeyIndex(self._file.keys(place.layout.table.name))
         return place.index
+
+    def has(self, table: str, key: str) -> bool:
+        """Whether the row is there (in error once in 10^13 times, then true)."""
+        place = self._places[table]
+        for rows in (place.rows, self.sealed.rows[table] if self.sealed else {}):
+            if key in rows:
+                return rows[key] is not None
+        return key in self._index(place)
+
+    def count(self, table: str) -> int:
+        """How many rows there are."""
+        return self._places[table].count
+
+    def tally(self, table: str) -> dict[str, int]:
+        """How many rows have each value of the tally column."""
+        return dict(self._places[table].tally)
+
+    def size(self, table: str) -> int:
+        """The bytes of the rows as JSON."""
+        return self._places[table].size
+
+    def counters(self) -> Counters:
+        """All of these."""
+        places = self._places.items()
+        return Counters(
+            {name: place.count for name, place in places},
+            {name: dict(place.tally) for name, place in places if place.tally_by},
+            {name: place.size for name, place in places if place.sized},
+        )
 
     def tail(self, table: str, group: str, after: int, limit: int) -> list[Row]:
         """See ``State.tail``."""
@@ -309,7 +337,7 @@ class Memory:
         """Set apart what is to be written next; None if nothing is. What was sealed before goes first."""
         if self.sealed is None and self.open.events:
             self.sealed = self.open
-            self.sealed_counters = self.counters.dump()
+            self.sealed.counters = self.counters().dump()
             self._open()
         return self.sealed
 
@@ -318,7 +346,10 @@ class Memory:
         sealed, self.sealed = self.sealed, None
         for name, rows in sealed.rows.items() if sealed else ():
             place = self._places[name]
-            for key in rows if place.table.group is None else rows.keys() & place.cache.keys():
+            if place.index is not None:
+                gone = [key for key, row in rows.items() if row is None]
+                place.index.update(rows.keys() - gone if gone else rows, gone)
+            for key in rows.keys() & place.cache.keys() if place.grouped else rows:
                 place.cache.put(key, rows[key])
 
     def reset(self, counters: Counters) -> list[Event]:

@@ -12,14 +12,13 @@ import msgspec
 
 from ..core.events import Event
 from ..core.operations import Row
-from ..core.schema import Table
 
 Twin = tuple[int, int, str, str, str, str, str]
 Anomaly = tuple[int, str, str, int]
 
 
 class Counters(msgspec.Struct):
-    """What is known of tables without looking.
+    """What is known of tables without looking; tables that are not named have no rows.
 
     Attributes:
         counts: rows of each table.
@@ -27,18 +26,9 @@ class Counters(msgspec.Struct):
         sizes: for sized tables, the bytes of their rows as JSON.
     """
 
-    counts: dict[str, int]
-    tallies: dict[str, dict[str, int]]
-    sizes: dict[str, int]
-
-    @classmethod
-    def empty(cls, tables: Iterable[Table]) -> Counters:
-        tables = list(tables)
-        return cls(
-            {table.name: 0 for table in tables},
-            {table.name: {} for table in tables if table.tally},
-            {table.name: 0 for table in tables if table.sized},
-        )
+    counts: dict[str, int] = {}
+    tallies: dict[str, dict[str, int]] = {}
+    sizes: dict[str, int] = {}
 
     @classmethod
     def load(cls, text: str) -> Counters:
@@ -46,23 +36,6 @@ class Counters(msgspec.Struct):
 
     def dump(self) -> str:
         return msgspec.json.encode(self).decode()
-
-    def tally(self, table: Table, before: Row | None, after: Row | None) -> None:
-        """Count a row's change in its table's tally."""
-        column = table.tally or ""
-        old: str | None = before[column] if before else None
-        new: str | None = after[column] if after else None
-        if old == new:
-            return
-        tally = self.tallies[table.name]
-        if old is not None:
-            left = tally[old] - 1
-            if left:
-                tally[old] = left
-            else:
-                del tally[old]
-        if new is not None:
-            tally[new] = tally.get(new, 0) + 1
 
 
 class Batch:
@@ -74,6 +47,7 @@ class Batch:
         twins: rows of the table ``events``.
         anomalies: rows of the table ``anomalies``.
         events: what caused all this, to do it again.
+        counters: as they are after it, as JSON text; set when nothing more is added.
     """
 
     def __init__(self, tables: Iterable[str]) -> None:
@@ -82,6 +56,7 @@ class Batch:
         self.twins: list[Twin] = []
         self.anomalies: list[Anomaly] = []
         self.events: list[Event] = []
+        self.counters = ""
 
 
 class RowCache:

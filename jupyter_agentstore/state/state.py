@@ -195,7 +195,7 @@ class State:
                     document = dict(self._document) if self._document_changed else None
                     self._document_changed = False
                     last = self.flushed + (len(batch.events) if batch else 0)
-                    counters = self._memory.sealed_counters
+                    counters = batch.counters if batch else self._saved
                 self._write(batch, last, counters, document)
                 if self.flushed >= goal:
                     return
@@ -229,11 +229,10 @@ class State:
         """Apply and write events in as large groups as can be written."""
         if error is None:
             self._memory.apply(events, self._refused)
-            self._memory.seal()
-            counters = self._memory.sealed_counters
+            batch = self._memory.seal()
             last = events[-1].seq
             try:
-                self._file.write(self._memory.sealed, last, counters, None)
+                self._file.write(batch, last, batch.counters if batch else self._saved, None)
             except Exception as failure:
                 if _is_of_the_file(failure) or events[0].seq in self._refused:
                     self._broken = True
@@ -242,7 +241,7 @@ class State:
                 error = failure
             else:
                 self.applied = last
-                self._written(last, counters)
+                self._written(last, batch.counters if batch else self._saved)
                 return
         if len(events) == 1:
             said = str(error).partition("\n")[0][:300]
@@ -261,7 +260,7 @@ class State:
             cursor = self._file.cursor()
             sealed = self._memory.sealed
             if sealed is not None and cursor == self.flushed + len(sealed.events):
-                self._written(cursor, self._memory.sealed_counters)
+                self._written(cursor, sealed.counters)
             elif cursor != self.flushed:
                 raise OSError(f"{self._file.path} is not what was written.")
             self._broken = False
@@ -355,17 +354,17 @@ class State:
     def count(self, table: str) -> int:
         """How many rows the table has."""
         with self._lock:
-            return self._memory.counters.counts[table]
+            return self._memory.count(table)
 
     def tally(self, table: str) -> dict[str, int]:
         """How many rows have each value of the table's tally column."""
         with self._lock:
-            return dict(self._memory.counters.tallies[table])
+            return self._memory.tally(table)
 
     def size(self, table: str) -> int:
         """The bytes of the table's rows as JSON; of a table that is declared ``sized``."""
         with self._lock:
-            return self._memory.counters.sizes[table]
+            return self._memory.size(table)
 
     def commit_of(self, actor: str, commit_id: str) -> tuple[int, int] | None:
         """Where the commit with this id of this actor is in the log: first ``seq``, number of events."""

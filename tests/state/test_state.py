@@ -15,13 +15,6 @@ from jupyter_agentstore.state.state import State
 from tests.state.support import created, event, query, said
 
 
-@pytest.fixture(scope="module")
-def instance() -> Iterator[Instance]:
-    shared = Instance()
-    yield shared
-    shared.close()
-
-
 @pytest.fixture
 def state(instance: Instance, tmp_path: Path) -> Iterator[State]:
     opened = State.open(instance, tmp_path, alias_of(uuid4().hex), agent_schema, "backend", 0)
@@ -71,9 +64,8 @@ def test_events_without_effect_are_anomalies_and_have_their_twin(state: State) -
         "v1.MessageAdded: the field 'id' must be an id (text), not a number.",
         "The table conversations has no row 'nobody'.",
     ]
-    assert query(state, "select list(seq order by seq), max(args) from events") == [
-        ([1, 2, 3, 4, 5, 6], "{}"),
-    ] or query(state, "select count(*) from events") == [(6,)]
+    assert query(state, "select list(seq order by seq) from events") == [([1, 2, 3, 4, 5, 6],)]
+    assert query(state, "select args from events where seq in (3, 6) order by seq") == [("{}",), ("[1]",)]
 
 
 def test_a_state_goes_on_where_it_stopped(instance: Instance, tmp_path: Path) -> None:
