@@ -27,14 +27,16 @@ class Conversation(Aggregate):
         self.count += 1
 
 
-class Chats(Application):
+class Chats(Application[UUID]):
     """All conversations."""
 
     def begin(self, keys: Sequence[UUID]) -> None:
         self.save(*(Conversation(key=key) for key in keys))
 
     def say(self, said: Sequence[tuple[UUID, Message]]) -> None:
-        touched = {key: self.repository.get(key) for key in {key for key, _ in said}}
+        touched: dict[UUID, Conversation] = {
+            key: self.repository.get(key) for key in {key for key, _ in said}
+        }
         for key, message in said:
             touched[key].add(message.id, message.role, message.content)
         self.save(*touched.values())

@@ -45,7 +45,8 @@ class Target:
         return figure.value <= self.bound if self.most else figure.value >= self.bound
 
     def shown(self, unit: str) -> str:
-        return f"{'<=' if self.most else '>='} {str(Figure(self.bound, unit)).replace('.00 ', ' ').replace('.0 ', ' ')}"
+        bound = str(Figure(self.bound, unit)).replace(".00 ", " ").replace(".0 ", " ")
+        return f"{'<=' if self.most else '>='} {bound}"
 
 
 @dataclass
@@ -128,9 +129,8 @@ def machine() -> str:
     memory = ""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
+        lines = info.read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         cpu = names[0] if names else cpu
         memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     import sqlite3

@@ -271,7 +271,8 @@ class EventSourcing(Threads):
                 "DEEPCOPY_FROM_AGGREGATE_CACHE": "n",
             }
         )
-        with self.app.factory.datastore.get_connection(commit=True) as connection:
+        recorder: Any = self.app.recorder
+        with recorder.datastore.get_connection(commit=True) as connection:
             cursor = connection.cursor()
             cursor.execute("pragma synchronous = full")
 
@@ -300,7 +301,7 @@ class EventSourcing(Threads):
         while start:
             notifications = self.app.recorder.select_notifications(start=start, limit=10_000)
             for notification in notifications:
-                event = self.app.mapper.to_domain_event(notification)
+                event: Any = self.app.mapper.to_domain_event(notification)
                 if hasattr(event, "content"):
                     rows.append(
                         (event.message_id, event.originator_id, event.role, event.content, event.timestamp)
