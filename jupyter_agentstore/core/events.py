@@ -169,6 +169,12 @@ def encode_args(args: Any) -> str:
 
 def _needs_care(value: Any) -> bool:
     """Whether msgspec would change or refuse the value: a float that is no number, a lone surrogate."""
+    if type(value) is dict:  # most events: text alone
+        for item in value.values():
+            if (type(item) is not str or not item.isascii()) and item is not None:
+                break
+        else:
+            return not all(type(key) is str and key.isascii() for key in value)
     if isinstance(value, str):
         return not value.isascii() and not _is_utf8(value)
     if isinstance(value, float):

@@ -238,7 +238,9 @@ class EventType:
 
     def unknown(self, args: Mapping[str, Any]) -> str | None:
         """The name of a field in ``args`` that the type does not have, or None."""
-        return next((name for name in args if name not in self._names), None)
+        if self._names.issuperset(args):
+            return None
+        return next(name for name in args if name not in self._names)
 
 
 def _convert(event: str, name: str, kind: Type, value: Any) -> Any:
@@ -375,7 +377,7 @@ class Schema:
         if kind is None:
             known = ", ".join(self.events)
             raise InvalidEvent(f"There is no event type {str(name)[:80]!r}; there are {known}.", field="name")
-        if not isinstance(args, Mapping):
+        if type(args) is not dict and not isinstance(args, Mapping):  # asking about Mapping is slow
             raise InvalidEvent(f"{name}: the fields must be an object.", field="args")
         if (unknown := kind.unknown(args)) is not None:
             raise InvalidEvent(f"{name} has no field {str(unknown)[:80]!r}.", field=str(unknown)[:80])
