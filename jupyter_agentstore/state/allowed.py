@@ -107,9 +107,9 @@ GROWING = _names("""
 
 FACTORS = {
     "array_to_json": 6, "base64": 2, "bin": 64, "encode": 4, "hex": 16, "json_array": 6, "json_object": 6,
-    "json_quote": 6, "regexp_escape": 4, "regexp_extract_all": 16, "regexp_split_to_array": 16,
-    "row_to_json": 6, "split": 16, "str_split": 16, "str_split_regex": 16, "strftime": 30, "string_split": 16,
-    "string_split_regex": 16, "string_to_array": 16, "to_base64": 2, "to_binary": 64, "to_hex": 16,
+    "json_quote": 6, "regexp_escape": 4, "regexp_extract_all": 8, "regexp_split_to_array": 8,
+    "row_to_json": 6, "split": 8, "str_split": 8, "str_split_regex": 8, "strftime": 30, "string_split": 8,
+    "string_split_regex": 8, "string_to_array": 8, "to_base64": 2, "to_binary": 64, "to_hex": 16,
     "to_json": 6, "url_encode": 3,
 }  # fmt: skip
 """How many times as large as its arguments a growing function's result can be."""
@@ -132,6 +132,12 @@ JSON_PATHS = _names("""
     json_extract_string json_keys json_remove json_type json_value
 """)
 """Functions whose second argument is a path into JSON."""
+
+REGULAR_EXPRESSIONS = _names("""
+    regexp_extract regexp_extract_all regexp_full_match regexp_matches regexp_replace regexp_split_to_array
+    str_split_regex string_split_regex
+""")
+"""Functions whose second argument is a regular expression."""
 
 FUNCTIONS = AGGREGATES | WINDOWS | SMALL | STEADY | GROWING | SPECIAL | LAMBDAS
 TABLE_FUNCTIONS = _names("range generate_series unnest")
@@ -190,7 +196,7 @@ KEYS = {
     # what stands after FROM, by type; with TABLE_ before names that expressions have too
     "EMPTY": _names(""),
     "BASE_TABLE": _names("schema_name table_name catalog_name column_name_alias qualified_name sample"),
-    "EXPRESSION_LIST": _names("values expected_names expected_types column_name_alias sample"),
+    "EXPRESSION_LIST": _names("values expected_names column_name_alias sample"),
     "JOIN": _names(
         "left right condition join_type ref_type using_columns is_implicit nearest_count nearest_order_type"
         " nearest_approx delim_flipped sample"
@@ -213,7 +219,7 @@ PARTS = {
     "cte": _names("aliases materialized query_node"),
     "order": _names("type null_order expression"),
     "pivot": _names("pivot_expressions unpivot_names entries groups"),
-    "pivot entry": _names("star_expr values alias"),
+    "pivot entry": _names("star_expr alias"),
     "sample": _names("sample_size is_percentage method seed repeatable sample_rate"),
     "subquery": _names("node"),
 }

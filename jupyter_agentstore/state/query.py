@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import AgentStoreError, QueryFailed, QueryRefused, QueryTimeout, QueryTooLarge
+from ..core.errors import AgentStoreError, QueryFailed, QueryTimeout, QueryTooLarge
 from .answer import to_json, unique
-from .statement import check, is_recursive
+from .statement import check
 
 if TYPE_CHECKING:
     import pyarrow
@@ -75,7 +75,7 @@ def run(
 
     watch = _Watch(cursor, limits.seconds)
     try:
-        _check_params(params, check(cursor, sql, tables))
+        check(cursor, sql, tables).check(_named(params))
         cursor.execute("begin transaction read only").fetchall()
         try:
             with watch:
@@ -119,21 +119,17 @@ def _fetch(
     return table.rename_columns(unique(table.column_names))
 
 
-def _check_params(params: Sequence[Any] | Mapping[str, Any] | None, paths: frozenset[str]) -> None:
+def _named(params: Sequence[Any] | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Parameters by their names; those of a list are called ``"1"``, ``"2"``, …"""
     if params is None:
-        return
+        return {}
     if isinstance(params, Mapping):
         if not all(isinstance(name, str) for name in params):
             raise QueryFailed("The names of parameters are texts.")
-        named = dict(params)
-    elif isinstance(params, str | bytes) or not isinstance(params, Sequence):
+        return dict(params)
+    if isinstance(params, str | bytes) or not isinstance(params, Sequence):
         raise QueryFailed("Parameters are a list, for ? and $1, or a mapping, for $name.")
-    else:
-        named = {str(index): value for index, value in enumerate(params, 1)}
-    for name in paths:
-        value = named.get(name)
-        if any(is_recursive(path) for path in (value if isinstance(value, list) else [value])):
-            raise QueryRefused("Paths into JSON that descend (`$..a`) are not available here.")
+    return {str(index): value for index, value in enumerate(params, 1)}
 
 
 class _Watch:

@@ -7,7 +7,7 @@ things has the size of the largest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import size
 from .size import NOTHING, SMALL, Size
@@ -28,27 +28,43 @@ class Shape:
         column: the largest column.
         row: all columns together, as a table's name used as a value means them.
         columns: how many there are.
+        names: what they are called, or None if that is not known of all.
     """
 
     column: Size = NOTHING
     row: Size = NOTHING
     columns: int = 0
+    names: frozenset[str] | None = frozenset()
 
     @classmethod
     def of(cls, columns: Sequence[Size]) -> Shape:
         """The shape of a row of given columns."""
-        return cls(size.largest(columns), size.total(columns), len(columns))
+        return cls(size.largest(columns), size.total(columns), len(columns), None)
 
     def __or__(self, other: Shape) -> Shape:
-        return Shape(self.column | other.column, self.row | other.row, max(self.columns, other.columns))
+        columns = max(self.columns, other.columns)
+        return Shape(self.column | other.column, self.row | other.row, columns, _joined(self, other.names))
 
-    def with_column(self, column: Size) -> Shape:
+    def with_column(self, column: Size, name: str | None) -> Shape:
         """It with one more column."""
-        return self.with_columns(column, column, 1)
+        names = _joined(self, None if name is None else frozenset({folded(name)}))
+        return Shape(self.column | column, self.row + column, self.columns + 1, names)
 
     def with_columns(self, column: Size, row: Size, columns: int) -> Shape:
         """It with several more columns, none larger than ``column`` and together as large as ``row``."""
-        return Shape(self.column | column, self.row + row, self.columns + columns)
+        return Shape(self.column | column, self.row + row, self.columns + columns, None)
+
+    def renamed(self) -> Shape:
+        """It with other names, which need not be known."""
+        return replace(self, names=None)
+
+    def may_have(self, name: str) -> bool:
+        """Whether one of its columns may be called so."""
+        return self.names is None or name in self.names
+
+
+def _joined(shape: Shape, names: frozenset[str] | None) -> frozenset[str] | None:
+    return None if shape.names is None or names is None else shape.names | names
 
 
 class Scope:
@@ -98,7 +114,7 @@ class Scope:
 
     def resolve(self, names: Sequence[str]) -> Size:
         """The size of what a reference means: a column, a field of one, a table as a value, an alias, a variable."""
-        head = folded(names[0])
+        head, *fields = (folded(name) for name in names)
         made = SMALL
         scope: Scope | None = self
         while scope is not None:
@@ -106,8 +122,10 @@ class Scope:
                 return made | scope.variables[head]
             made |= scope._aliases.get(head, NOTHING)
             for name, shape in scope._sources:
-                made |= shape.column
-                if len(names) == 1 and (name == head or (not name and head.startswith(_UNNAMED))):
+                called = not name or name == head or name in fields
+                if shape.may_have(head) or (fields and called):
+                    made |= shape.column
+                if not fields and (name == head or (not name and head.startswith(_UNNAMED))):
                     made |= shape.row
             scope = scope._outer
         return made

@@ -187,7 +187,7 @@ def result(name: str, nodes: Nodes, sizes: Sequence[Size]) -> Size:
         return SMALL
     if name in allowed.STEADY:
         return largest(sizes) | SMALL
-    return total(sizes) * allowed.FACTORS.get(name, 1) + Size(ELEMENT * (1 + len(nodes)))
+    return (total(sizes) | SMALL) * allowed.FACTORS.get(name, 1)
 
 
 def _literal(name: str, nodes: Nodes, index: int, what: str) -> str:

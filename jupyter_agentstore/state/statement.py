@@ -6,26 +6,24 @@ lists of ``allowed``; how large values become is worked out by ``size``. Whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..core.errors import QueryFailed, QueryRefused
 from . import allowed, size
+from .expression import Expressions, Node, no_function, too_deep
+from .patterns import Patterns
 from .scope import Scope, Shape, folded
-from .size import GATHERED, NOTHING, RUNNING, SMALL, STORED, Size
+from .size import GATHERED, RUNNING, SMALL, STORED
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Node = dict[str, Any]
-
 MAX_CHARS = 100_000
 """Length of a statement. Values belong into parameters."""
-
-MAX_DEPTH = 100
-"""Nesting of expressions and subqueries."""
 
 MAX_SOURCES = 500
 """Tables and subqueries after FROM, a WITH counted as often as it is named."""
@@ -36,12 +34,11 @@ MAX_COLUMNS = 5_000
 MAX_GROUPINGS = 256
 """Grouping sets, as ``cube`` and ``rollup`` make them."""
 
-_LAMBDA_DEPTH = 3
+_UNKNOWN = "This form of statement is not known here."
 _TREE = "select json_serialize_sql(?, skip_null := true, skip_empty := true, skip_default := true)"
-_LOOKS_AWAY = frozenset({"current_catalog", "current_database", "current_schema"})
 
 
-def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> frozenset[str]:
+def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Patterns:
     """Refuse a statement that does more than to read the given tables.
 
     Args:
@@ -50,7 +47,7 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> froze
         tables: the names of the tables and views that it may read, without regard to case.
 
     Returns:
-        The names of the parameters that are paths into JSON (``"1"`` for the first ``?``): see :func:`is_recursive`.
+        What its parameters are used for; their values are to be checked with it.
 
     Raises:
         QueryRefused: it does something that is not on the lists, or its values could grow without bound.
@@ -70,16 +67,13 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> froze
     checker = _Checker(frozenset(folded(name) for name in tables))
     try:
         checker.query(statements[0]["node"], Scope())
+        if not _all_seen(statements[0], checker.seen):
+            raise QueryRefused(_UNKNOWN)
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise QueryRefused("This form of statement is not known here.") from error
-    return frozenset(checker.paths)
-
-
-def is_recursive(path: object) -> bool:
-    """Whether a path into JSON descends: ``$..a`` over deeply nested JSON gives a quadratic amount of text."""
-    return isinstance(path, str) and path.startswith("$") and (".." in path or "**" in path)
+        raise QueryRefused(_UNKNOWN) from error
+    return checker.patterns
 
 
 def _parse(cursor: DuckDBPyConnection, sql: str) -> list[Node]:
@@ -90,7 +84,7 @@ def _parse(cursor: DuckDBPyConnection, sql: str) -> list[Node]:
     try:
         tree = msgspec.json.decode(text)
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
     if not tree["error"]:
         return list(tree["statements"])
     message = str(tree.get("error_message", ""))
@@ -113,55 +107,28 @@ def _where(sql: str, position: object) -> str:
     return f" (line {before.count(chr(10)) + 1}, character {len(before) - before.rfind(chr(10))})"
 
 
-def _too_deep() -> QueryRefused:
-    return QueryRefused("The statement is nested too deeply.")
+def _all_seen(value: object, seen: set[int]) -> bool:
+    """Whether the walk came by every node: one that it does not know of must not slip through."""
+    if isinstance(value, dict):
+        if id(value) not in seen and ("class" in value or "table_name" in value or "function_name" in value):
+            return False
+        return all(_all_seen(child, seen) for child in value.values())
+    return not isinstance(value, list) or all(_all_seen(child, seen) for child in value)
 
 
-class _Checker:
+class _Checker(Expressions):
     """One walk over one statement."""
 
     def __init__(self, tables: frozenset[str]) -> None:
-        self.paths: set[str] = set()
+        super().__init__()
         self._tables = tables
-        self._depth = 0
-        self._lambdas = 0
         self._sources = 0
-        self._spent = NOTHING
-        self._stars = 0
-
-    # What every node has
-
-    def _keys(self, kind: str, node: Node, keys: frozenset[str]) -> None:
-        for key in node.keys() - keys:
-            raise QueryRefused(_hint(key) or f"{kind} with {key!r} is not available here.")
-
-    def _enter(self, kind: object, node: Node) -> str:
-        if not isinstance(kind, str) or kind not in allowed.KEYS:
-            raise QueryRefused(_hint(kind) or f"{kind} is not available here.")
-        self._keys(kind, node, allowed.KEYS[kind] | allowed.COMMON)
-        return kind
-
-    def _part(self, kind: str, node: Node) -> Node:
-        self._keys(kind, node, allowed.PARTS[kind])
-        return node
-
-    def _descend(self) -> None:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise _too_deep()
+        self._recursive = False
 
     def _count_sources(self, number: int) -> None:
         self._sources += number
         if self._sources > MAX_SOURCES:
             raise QueryRefused(f"The statement names more than {MAX_SOURCES} tables and subqueries.")
-
-    def _spend(self, name: str, made: Size) -> Size:
-        self._spent += made
-        if made.exceeds(size.VALUE) or self._spent.exceeds(size.STATEMENT):
-            raise QueryRefused(
-                f"{name}: the result could become too large; bound it, or make less of it at once."
-            )
-        return made
 
     # Queries
 
@@ -171,8 +138,7 @@ class _Checker:
         self._descend()
         self._count_sources(1)
         scope = Scope(outer)
-        for item in node.get("cte_map", {}).get("map", ()):
-            self._cte(folded(item["key"]), self._part("cte", item["value"]), scope)
+        self._with(node, scope)
         if kind == "SELECT_NODE":
             shape = self._select(node, scope)
         elif kind == "SET_OPERATION_NODE":
@@ -187,28 +153,47 @@ class _Checker:
         self._depth -= 1
         return shape
 
-    def _cte(self, name: str, value: Node, scope: Scope) -> None:
-        body = value["query_node"]
-        before = self._sources
-        recursive = body["type"] == "RECURSIVE_CTE_NODE"
-        shape = self._recursion(body, scope) if recursive else self.query(body, scope)
-        scope.ctes[name] = (shape, self._sources - before)
+    def _with(self, node: Node, scope: Scope) -> None:
+        for item in node.get("cte_map", {}).get("map", ()):
+            value = self._part("cte", item["value"])
+            body = value["query_node"]
+            before = self._sources
+            recursive = body["type"] == "RECURSIVE_CTE_NODE"
+            shape = self._recursion(body, scope) if recursive else self.query(body, scope)
+            if value.get("aliases", []) != body.get("aliases", []):
+                shape = shape.renamed()
+            scope.ctes[folded(item["key"])] = (shape, self._sources - before)
 
-    def _recursion(self, node: Node, scope: Scope) -> Shape:
+    def _recursion(self, node: Node, outer: Scope) -> Shape:
         self._enter(node["type"], node)
+        self._descend()
+        scope = Scope(outer)
+        self._with(node, scope)
         first = self.query(node["left"], scope)
-        inner = Scope(scope)
-        inner.ctes[folded(node["cte_name"])] = (
-            Shape(first.column | RUNNING, first.row | RUNNING, first.columns),
-            1,
-        )
-        step = self.query(node["right"], inner)
+        if first.column.running or self._recursive:
+            raise QueryRefused("A recursive WITH cannot use another one's step before.")
+        self._recursive = True
+        given = frozenset(map(folded, node.get("aliases", ())))
+        names = given if len(given) == first.columns else None if given else first.names
+        before = Shape(first.column | RUNNING, first.row | RUNNING, first.columns, names)
+        scope.ctes[folded(node["cte_name"])] = (before, 1)
+        step = self.query(node["right"], scope)
+        self._recursive = False
         if step.column.running > 1:
             raise QueryRefused(
                 "A recursive WITH may add to the value of the step before, but not multiply it (x || x, list(x))."
             )
-        column = first.column | step.column.steady() | GATHERED
-        return Shape(column, first.row | step.row.steady() | GATHERED, first.columns)
+        shape = Shape(
+            first.column | step.column.steady() | GATHERED,
+            first.row | step.row.steady() | GATHERED,
+            first.columns,
+            names,
+        )
+        scope.add("", shape)
+        for modifier in node.get("modifiers", ()):
+            self._modifier(modifier, scope)
+        self._depth -= 1
+        return shape
 
     def _select(self, node: Node, scope: Scope) -> Shape:
         if "from_table" in node:
@@ -220,7 +205,10 @@ class _Checker:
             before = self._stars
             made = self._expression(item, scope)
             if self._stars == before:
-                shape = shape.with_column(made)
+                name = item.get("alias") or (
+                    item["column_names"][-1] if item["class"] == "COLUMN_REF" else None
+                )
+                shape = shape.with_column(made, name)
                 if item.get("alias"):
                     scope.name(item["alias"], made)
             else:
@@ -239,18 +227,6 @@ class _Checker:
             self._part("sample", node["sample"])
         return shape
 
-    def _modifier(self, node: Node, scope: Scope) -> None:
-        self._enter(node["type"], node)
-        self._orders(node.get("orders", ()), scope)
-        self._expressions(node.get("distinct_on_targets", ()), scope)
-        for key in ("limit", "offset"):
-            if key in node:
-                self._expression(node[key], scope)
-
-    def _orders(self, orders: Iterable[Node], scope: Scope) -> None:
-        for order in orders:
-            self._expression(self._part("order", order)["expression"], scope)
-
     # What stands after FROM
 
     def _table(self, node: Node, scope: Scope) -> None:
@@ -261,23 +237,30 @@ class _Checker:
         if "sample" in node:
             self._part("sample", node["sample"])
         alias = folded(node.get("alias", ""))
-        if kind == "BASE_TABLE":
-            scope.add(alias or folded(node["table_name"]), self._base(node, scope))
-        elif kind == "TABLE_SUBQUERY":
-            scope.add(alias, self.query(self._part("subquery", node["subquery"])["node"], scope))
-        elif kind == "JOIN":
+        if kind == "JOIN":
             self._table(node["left"], scope)
             self._table(node["right"], scope)
             if "condition" in node:
                 self._expression(node["condition"], scope)
-        elif kind == "TABLE_FUNCTION":
-            scope.add(alias or folded(node["function"]["function_name"]), self._table_function(node, scope))
-        elif kind == "EXPRESSION_LIST":
-            made = [self._expressions(row, scope) for row in node["values"]]
-            scope.add(alias, Shape.of(max(made, key=len)) if made else Shape())
-        elif kind == "PIVOT":
-            self._pivot(node, alias, scope)
+        elif kind != "EMPTY":
+            name, shape = self._source(kind, node, scope)
+            scope.add(alias or name, shape.renamed() if "column_name_alias" in node else shape)
         self._depth -= 1
+
+    def _source(self, kind: str, node: Node, scope: Scope) -> tuple[str, Shape]:
+        """The name by which a table is known if it is given none, and what it is like."""
+        if kind == "BASE_TABLE":
+            return folded(node["table_name"]), self._base(node, scope)
+        if kind == "TABLE_SUBQUERY":
+            return "", self.query(self._part("subquery", node["subquery"])["node"], scope)
+        if kind == "TABLE_FUNCTION":
+            return folded(node["function"]["function_name"]), self._table_function(node, scope)
+        if kind == "EXPRESSION_LIST":
+            rows = [Shape.of(self._expressions(row, scope)) for row in node["values"]]
+            return "", reduce(or_, rows)
+        if kind == "PIVOT":
+            return "", self._pivot(node, scope)
+        raise QueryRefused(_UNKNOWN)
 
     def _base(self, node: Node, scope: Scope) -> Shape:
         given = str(node["table_name"])
@@ -292,20 +275,22 @@ class _Checker:
             raise QueryRefused(
                 f"There is no table {given[:80]!r} here; there are {', '.join(sorted(self._tables))}."
             )
-        return Shape(STORED, STORED * 2, 16)
+        return Shape(STORED, STORED * 2, 16, None)
 
     def _table_function(self, node: Node, scope: Scope) -> Shape:
         function = node["function"]
         self._enter(function["class"], function)
+        if "filter" in function or function.get("distinct") or len(function.get("order_bys", ())) > 1:
+            raise QueryRefused(_UNKNOWN)
         name = self._function_name(function)
         if name not in allowed.TABLE_FUNCTIONS:
-            raise _no_function(name)
+            raise no_function(name)
         made = self._expressions(
             (self._part("argument", a)["expression"] for a in function["arguments"]), scope
         )
         return Shape.of([size.largest(made) if name == "unnest" else SMALL] * 2)
 
-    def _pivot(self, node: Node, alias: str, scope: Scope) -> None:
+    def _pivot(self, node: Node, scope: Scope) -> Shape:
         inner = Scope(scope)
         self._table(node["source"], inner)
         made = self._expressions(node.get("aggregates", ()), inner)
@@ -321,238 +306,4 @@ class _Checker:
         if columns > MAX_COLUMNS:
             raise QueryRefused(f"PIVOT would make more than {MAX_COLUMNS:,} columns.")
         column = size.largest(made) | inner.column()
-        scope.add(alias, Shape(column, inner.row() + column * entries, columns))
-
-    # Expressions
-
-    def _expressions(self, nodes: Iterable[Node], scope: Scope) -> list[Size]:
-        return [self._expression(node, scope) for node in nodes]
-
-    def _expression(self, node: Node, scope: Scope) -> Size:
-        kind = self._enter(node["class"], node)
-        self._descend()
-        made: Size = getattr(self, "_" + kind.lower())(node, scope)
-        self._depth -= 1
-        return made
-
-    def _column_ref(self, node: Node, scope: Scope) -> Size:
-        names = node["column_names"]
-        if len(names) == 1 and folded(names[0]) in _LOOKS_AWAY:
-            raise QueryRefused(f"{names[0]} is not available here.")
-        return scope.resolve(names)
-
-    def _positional_reference(self, node: Node, scope: Scope) -> Size:
-        return scope.column()
-
-    def _star(self, node: Node, scope: Scope) -> Size:
-        self._stars += 1
-        made = scope.column()
-        for item in node.get("replace_list", ()):
-            made |= self._expression(item["value"], scope)
-        if "expr" in node:
-            made |= self._expression(node["expr"], scope)
-        return made
-
-    def _constant(self, node: Node, scope: Scope) -> Size:
-        return Size(max(size.ELEMENT, len(str(node["literal"].get("text", "")).encode())))
-
-    def _parameter(self, node: Node, scope: Scope) -> Size:
-        return STORED
-
-    def _comparison(self, node: Node, scope: Scope) -> Size:
-        self._expressions((node["left"], node["right"]), scope)
-        return SMALL
-
-    def _conjunction(self, node: Node, scope: Scope) -> Size:
-        self._expressions(node["children"], scope)
-        return SMALL
-
-    def _between(self, node: Node, scope: Scope) -> Size:
-        self._expressions((node["input"], node["lower"], node["upper"]), scope)
-        return SMALL
-
-    def _case(self, node: Node, scope: Scope) -> Size:
-        made = [self._expression(node["else_expr"], scope)] if "else_expr" in node else []
-        for branch in node["case_checks"]:
-            self._expression(self._part("case", branch)["when_expr"], scope)
-            made.append(self._expression(branch["then_expr"], scope))
-        return size.largest(made)
-
-    def _collate(self, node: Node, scope: Scope) -> Size:
-        return self._expression(node["child"], scope)
-
-    def _cast(self, node: Node, scope: Scope) -> Size:
-        made = self._expression(node["child"], scope)
-        names: list[str] = []
-        own = self._type_size(node["type_expr"], names)
-        if not names or names[0] not in allowed.LONG_TYPES | allowed.NESTED_TYPES:
-            return SMALL
-        lists = {"list", "map", "array"} & set(names)
-        return self._spend("A cast", made * (8 * len(names) if lists else 2) + own)
-
-    def _type(self, node: Node, scope: Scope) -> Size:
-        return self._type_size(node, [])
-
-    def _type_size(self, node: Node, names: list[str]) -> Size:
-        if node["class"] == "CONSTANT":
-            return NOTHING
-        self._enter(node["class"], node)
-        self._descend()
-        name = folded(node["type_name"])
-        if node.get("schema") or node.get("catalog") or node["qualified_name"]["path"] != [node["type_name"]]:
-            raise QueryRefused(f"Name the type {name[:80]!r} alone, without what stands before it.")
-        if name not in allowed.TYPES:
-            raise QueryRefused(f"The type {name[:80]!r} is not available here.")
-        names.append(name)
-        children = node.get("children", ())
-        made = size.total([self._type_size(child, names) for child in children]) + SMALL
-        if name == "array" and (length := size.number_of(children[-1])) is not None:
-            made = made * max(1, min(int(length), 2**32))
-        self._depth -= 1
-        return made
-
-    def _operator(self, node: Node, scope: Scope) -> Size:
-        kind = node["type"]
-        if kind not in allowed.OPERATORS:
-            raise QueryRefused(f"{kind} is not available here.")
-        made = self._expressions(node["children"], scope)
-        if kind == "OPERATOR_UNPACK":
-            return scope.row() | size.total(made)
-        if kind == "ARRAY_CONSTRUCTOR":
-            return self._spend("A list", size.total(made) + SMALL * len(made))
-        return size.largest(made) | SMALL
-
-    def _subquery(self, node: Node, scope: Scope) -> Size:
-        if "child" in node:
-            self._expression(node["child"], scope)
-        return self.query(self._part("subquery", node["subquery"])["node"], scope).column | SMALL
-
-    def _lambda(self, node: Node, scope: Scope) -> Size:
-        # Where no lambda belongs, DuckDB takes `a -> b` for the path into JSON.
-        if node["syntax_type"] != "SINGLE_ARROW":
-            raise QueryRefused("A lambda can only be an argument of a function such as list_transform.")
-        return self._spend("->", self._json_path(node["lhs"], node["expr"], scope))
-
-    # Functions
-
-    def _function_name(self, node: Node) -> str:
-        given = str(node["function_name"])
-        if node.get("schema") or node.get("catalog") or node["qualified_name"]["path"] != [given]:
-            raise QueryRefused(f"Write the function as {given[:80]}(x, …), without anything before its name.")
-        return folded(given)
-
-    def _function(self, node: Node, scope: Scope) -> Size:
-        name = self._function_name(node)
-        if name not in allowed.FUNCTIONS:
-            raise _no_function(name)
-        arguments = [self._part("argument", argument)["expression"] for argument in node.get("arguments", ())]
-        if "filter" in node:
-            self._expression(node["filter"], scope)
-        if "order_bys" in node:
-            self._modifier(node["order_bys"], scope)
-        if name in allowed.LAMBDAS:
-            return self._spend(f"{name}()", self._lambda_function(name, arguments, scope))
-        if name in allowed.JSON_PATHS and len(arguments) > 1:
-            made = self._json_path(arguments[0], arguments[1], scope)
-            self._expressions(arguments[2:], scope)
-            return self._spend(name, SMALL if name in allowed.SMALL else made)
-        made = size.result(name, arguments, self._expressions(arguments, scope))
-        return self._spend(f"{name}()", made)
-
-    def _window(self, node: Node, scope: Scope) -> Size:
-        name = self._function_name(node)
-        if name not in allowed.FUNCTIONS:
-            raise _no_function(name)
-        self._expressions(node.get("partitions", ()), scope)
-        self._orders(node.get("orders", ()), scope)
-        self._orders(node.get("arg_orders", ()), scope)
-        others = ("start_expr", "end_expr", "offset_expr", "default_expr", "filter_expr", "filter")
-        made = self._expressions((node[key] for key in others if key in node), scope)
-        arguments = [self._part("argument", argument)["expression"] for argument in node.get("arguments", ())]
-        made = self._expressions(arguments, scope) + made
-        return self._spend(f"{name}()", size.result(name, arguments, made))
-
-    def _json_path(self, value: Node, path: Node, scope: Scope) -> Size:
-        made = self._expression(value, scope) | SMALL
-        self._expression(path, scope)
-        return made * (16 if self._wildcards(path) else 1)
-
-    def _wildcards(self, path: Node) -> bool:
-        """Whether a path gives lists. In a path that is computed for each row DuckDB allows no wildcards."""
-        kind = path["class"]
-        if kind == "PARAMETER":
-            self.paths.add(str(path["identifier"]))
-            return True
-        if kind == "CONSTANT":
-            text = size.text_of(path) or ""
-            if is_recursive(text):
-                raise QueryRefused("Paths into JSON that descend (`$..a`) are not available here.")
-            return "*" in text
-        if kind == "FUNCTION" and path["function_name"] == "list_value":
-            found = [self._wildcards(item["expression"]) for item in path.get("arguments", ())]
-            return True in found
-        if not _has_column(path):
-            raise QueryRefused("Write a path into JSON as one text, not as a computation.")
-        return False
-
-    def _lambda_function(self, name: str, arguments: Sequence[Node], scope: Scope) -> Size:
-        elements = self._expression(arguments[0], scope) + SMALL
-        rest = size.largest(self._expressions(arguments[2:], scope))
-        function = arguments[1] if len(arguments) > 1 else {}
-        if function.get("class") != "LAMBDA" or function["syntax_type"] == "SINGLE_ARROW":
-            raise QueryRefused(f"{name}() takes a lambda: {name}(list, lambda x: …).")
-        self._enter(function["class"], function)
-        names = [_name_of(item) for item in _parts_of(function["lhs"])]
-        if self._lambdas >= _LAMBDA_DEPTH:
-            raise QueryRefused(f"Lambdas can be nested {_LAMBDA_DEPTH} deep.")
-        self._lambdas += 1
-        first = {names[0]: RUNNING} if name in allowed.REDUCING else {}
-        others = names[1:] if first else names[:1]
-
-        def body(element: Size) -> Size:
-            inner = Scope(scope)
-            inner.variables.update(
-                {each: SMALL for each in names} | {each: element for each in others} | first
-            )
-            return self._expression(function["expr"], inner)
-
-        # What the body makes of all elements together, and what it adds for each of them, however small.
-        whole, each = body(elements), body(NOTHING)
-        self._lambdas -= 1
-        if name in allowed.FILTERING:
-            return elements
-        if first:
-            if whole.running > 1:
-                raise QueryRefused(
-                    f"{name}(): the lambda may add to its first argument, but not multiply it."
-                )
-            whole, each = whole.steady() + elements, each.steady()
-        return whole + size.for_each(elements, each, name) + rest
-
-
-def _parts_of(lhs: Node) -> list[Node]:
-    if lhs["class"] == "FUNCTION" and lhs["function_name"] == "row":
-        return [argument["expression"] for argument in lhs["arguments"]]
-    return [lhs]
-
-
-def _name_of(node: Node) -> str:
-    if node["class"] != "COLUMN_REF" or len(node["column_names"]) != 1:
-        raise QueryRefused("The parameters of a lambda are plain names.")
-    return folded(node["column_names"][0])
-
-
-def _has_column(value: object) -> bool:
-    if isinstance(value, dict):
-        return value.get("class") == "COLUMN_REF" or any(map(_has_column, value.values()))
-    return isinstance(value, list) and any(map(_has_column, value))
-
-
-def _hint(key: object) -> str | None:
-    text = allowed.HINTS.get(str(key))
-    return f"{text}." if text else None
-
-
-def _no_function(name: str) -> QueryRefused:
-    hint = next((text for start, text in allowed.FUNCTION_HINTS.items() if name.startswith(start)), "")
-    return QueryRefused(f"The function {name[:80]}() is not available here{': ' if hint else ''}{hint}.")
+        return Shape(column, inner.row() + column * entries, columns, None)
