@@ -14,7 +14,6 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import msgspec
 from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
@@ -24,6 +23,7 @@ from ..core.agent_schema import AGENT
 from ..core.errors import AgentStoreError, Forbidden, InvalidRequest, Unauthorized
 from ..core.limits import store_id as check_store_id
 from .announce import SCHEME
+from .body import write_json
 from .errors import describe
 from .shapes import DEFAULT_STORE
 
@@ -187,7 +187,7 @@ class Access(JupyterHandler):
         if status == 405:
             self.set_header("Allow", ", ".join(self._methods()))
         self.set_header("Content-Type", "application/json")
-        self.finish(msgspec.json.encode(body))
+        self.finish(write_json(body))
 
     def log_exception(
         self,

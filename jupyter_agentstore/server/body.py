@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..core.errors import InvalidRequest
+from ..core.events import too_deep
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -37,13 +38,13 @@ def read_json(body: bytes) -> dict[str, Any]:
     if not body:
         raise InvalidRequest("The request has no body; it must be a JSON object.")
     try:
-        text = body.decode()
+        text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not UTF-8: byte {error.start} cannot be read.") from None
+    if too_deep(text):
+        raise InvalidRequest("The body is nested too deeply.")
     try:
         value = json.loads(text, parse_float=_finite, parse_int=_integer, parse_constant=_refuse)
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
     except json.JSONDecodeError as error:
         raise InvalidRequest(
             f"The body is not JSON: {error.msg}, line {error.lineno}, column {error.colno}."
@@ -71,7 +72,7 @@ def read(kind: type[T], values: Mapping[str, Any], *, query: bool = False) -> T:
     except msgspec.ValidationError as error:
         message, field = explain(str(error))
         raise InvalidRequest(message, field=field) from None
-    except (UnicodeError, RecursionError):
+    except UnicodeError:
         raise InvalidRequest("The body holds text that is not Unicode.") from None
 
 

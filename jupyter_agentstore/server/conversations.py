@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from ..core.errors import Conflict, NotFound
-from ..core.events import replace_surrogates
-from ..core.operations import Row
+from ..core.events import Meta, replace_surrogates
+from ..core.operations import Insert, Row
 from ..core.rows import iso, jsonable
 from ..core.schema import Schema
 from ..events import new_id
@@ -21,6 +21,7 @@ from .rest import Handler, operation
 from .shapes import FLAG, TEXT, Chat, Facts, MessagePage, NewConversation, array, record, ref
 
 DOOR = "rest"
+_PAGE_CHARACTERS = 16_000_000
 
 
 def derived_id(actor: str, commit_id: str, index: int = 0) -> str:
@@ -68,8 +69,12 @@ class Conversations(Conversing):
     )
     async def get(self) -> Any:
         store = await self.existing()
-        rows = await self.host.call(partial(store.rows, "conversations", order="createdAt"))
-        return {"conversations": [self.jsonable("conversations", found) for found in rows]}
+
+        def listed() -> list[dict[str, Any]]:
+            rows = store.rows("conversations", order="createdAt")
+            return [self.jsonable("conversations", found) for found in rows]
+
+        return {"conversations": await self.host.call(listed)}
 
     @operation(
         "Begin a conversation",
@@ -90,12 +95,20 @@ class Conversations(Conversing):
             "instructions": body.instructions,
         }
         args = {name: value for name, value in args.items() if value is not None}
-        await self.commit([self.draft("v1.ConversationCreated", args, commit_id)], commit_id)
-        key = replace_surrogates(args["id"])
-        return {
-            "conversationId": args["id"],
-            "conversation": await self.row(await self.existing(), "conversations", key),
-        }
+        receipt = await self.commit([self.draft("v1.ConversationCreated", args, commit_id)], commit_id)
+        begun = await self.host.call(self._begun, await self.existing(), receipt.seqs[0])
+        return {"conversationId": args["id"], "conversation": begun}
+
+    def _begun(self, store: Store, seq: int) -> dict[str, Any]:
+        """The row that an event made. When the call is repeated, the row itself may have changed."""
+        [event] = store.read(seq - 1, 1)
+        said = event.decode()
+        kind = self.schema.events[said.name]
+        meta = Meta(event.seq, event.recorded_at, event.actor, said.clientId, said.sessionId)
+        for step in kind.materialize(kind.read(said.args), meta):
+            if isinstance(step, Insert) and step.table == "conversations":
+                return self.jsonable("conversations", self.schema.tables["conversations"].complete(step.row))
+        raise NotFound("The event made no conversation.")
 
 
 class ChatMessage(Conversing):
@@ -181,7 +194,7 @@ class Messages(Conversing):
     """``messages``."""
 
     @operation(
-        "What was said in a conversation, in order",
+        "What was said in a conversation, in order; fewer messages than asked for when they are long",
         "read",
         record(messages=array(ref("messages"))),
         query=MessagePage,
@@ -193,7 +206,19 @@ class Messages(Conversing):
         rows = await self.host.call(read)
         if not rows and await self.row(store, "conversations", page.conversationId) is None:
             raise unknown(page.conversationId)
-        return {"messages": [self.jsonable("messages", found) for found in rows]}
+        return {
+            "messages": [self.jsonable("messages", found) for found in within(rows, latest=not page.after)]
+        }
+
+
+def within(rows: list[Row], *, latest: bool, characters: int = _PAGE_CHARACTERS) -> list[Row]:
+    """As many messages as make one answer, at least one; the last ones or the first ones."""
+    size = 0
+    for count, found in enumerate(reversed(rows) if latest else rows):
+        size += len(found["content"])
+        if size > characters and count:
+            return rows[-count:] if latest else rows[:count]
+    return rows
 
 
 def unknown(conversation_id: str) -> NotFound:

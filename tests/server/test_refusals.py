@@ -125,6 +125,35 @@ def test_a_field_that_the_event_does_not_allow(
     refused(unchanged.post(path, content=sent), 422, "invalid_event", field)
 
 
+@pytest.mark.parametrize("depth", [110, 400, 900, 990, 5_000])
+def test_depth_bombs_of_every_size(unchanged: httpx.Client, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    for path, body in (
+        ("events", '{"events": [{"name": "v1.MemoryAdded", "args": {"id": "f", "fact": %s}}]}'),
+        ("query", '{"sql": "select ?", "params": [%s]}'),
+        ("conversations", '{"userId": %s}'),
+    ):
+        refused(unchanged.post(path, content=body % deep), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat", rb'{"conversationId": "nobody", "content": "x", "role": "\ud800"}'),
+        ("chat", rb'{"conversationId": "nobody", "content": "x", "\ud800": "x"}'),
+        ("chat", rb'{"conversationId": "\ud800", "content": "x"}'),
+        ("events", rb'{"events": [{"name": "\ud800", "args": {}}]}'),
+        ("events", rb'{"events": [{"name": "v1.MemoryAdded", "args": {"\ud800": 1}}]}'),
+        ("query", rb'{"sql": "select 1 as \"\ud800\""}'),
+        ("query", rb'{"sql": "select $x", "params": {"\ud800": 1}}'),
+    ],
+)
+def test_lone_surrogates_where_they_mean_nothing(unchanged: httpx.Client, path: str, body: bytes) -> None:
+    answer = unchanged.post(path, content=body)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert answer.json()["error"]["message"]
+
+
 def test_of_several_events_the_one_at_fault_is_named(unchanged: httpx.Client) -> None:
     events = [
         {"name": "v1.ConversationCreated", "args": {"id": "n", "userId": "a"}},

@@ -66,6 +66,15 @@ def test_a_conversation_sent_twice_with_its_own_id_is_begun_once(http: httpx.Cli
     assert head(http) == 1
 
 
+def test_a_conversation_sent_again_later_is_answered_as_the_first_time(http: httpx.Client) -> None:
+    body = {"userId": "ada", "id": "c1"}
+    first = ok(http.post("conversations", json=body))
+    touched = {"id": "c1", "updatedAt": "2030-01-01T00:00:00Z", "status": "archived"}
+    ok(http.post("events", json={"events": [{"name": "v1.ConversationUpdated", "args": touched}]}))
+    assert ok(http.get("conversations"))["conversations"][0]["status"] == "archived"
+    assert ok(http.post("conversations", json=body)) == first
+
+
 def test_without_an_id_of_its_own_each_call_begins_a_conversation(http: httpx.Client) -> None:
     ids = {ok(http.post("conversations", json={"userId": "ada"}))["conversationId"] for _ in range(2)}
     assert len(ids) == 2
@@ -186,6 +195,32 @@ def test_messages_are_read_from_the_end_or_past_a_number(http: httpx.Client, con
     after = {**page, "after": said[1]["seq"], "limit": 2}
     assert ok(http.get("messages", params=after))["messages"] == said[2:4]
     assert ok(http.get("messages", params={**page, "after": said[-1]["seq"]}))["messages"] == []
+
+
+def test_long_messages_come_in_more_than_one_answer(http: httpx.Client, conversation: str) -> None:
+    events = [
+        {
+            "name": "v1.MessageAdded",
+            "args": {
+                "id": f"m{n}",
+                "conversationId": conversation,
+                "role": "system",
+                "content": "x" * 700_000,
+            },
+        }
+        for n in range(30)
+    ]
+    ok(http.post("events", json={"events": events}))
+    page: dict[str, Any] = {"conversationId": conversation}
+    last = [message["id"] for message in ok(http.get("messages", params=page))["messages"]]
+    assert last == [f"m{n}" for n in range(30)][-len(last) :]
+    assert 15 < len(last) < 30
+    found: list[str] = []
+    after = 1
+    while messages := ok(http.get("messages", params={**page, "after": after}))["messages"]:
+        found += [message["id"] for message in messages]
+        after = messages[-1]["seq"]
+    assert found == [f"m{n}" for n in range(30)]
 
 
 def test_status_counts_what_there_is(http: httpx.Client, conversation: str) -> None:
