@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 SERVER_FILE = "JUPYTER_AGENTSTORE_SERVER"
 """The environment variable with which a server tells its kernels the path of its own file."""
@@ -29,13 +29,11 @@ class Endpoint:
         url: its address with the base URL, without a slash at the end.
         sock: the path of its unix socket, or "".
         authorization: the value of the ``Authorization`` header, or "".
-        given: whether the user named it (as against: it was found on this machine).
     """
 
     url: str
     sock: str = ""
     authorization: str = field(default="", repr=False)
-    given: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -58,7 +56,7 @@ class Source(Protocol):
 class Given:
     """The server that the user named. A token in the address (as Jupyter prints it) is taken out of it."""
 
-    url: str
+    url: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
 
     def endpoints(self) -> Iterator[Endpoint]:
@@ -68,11 +66,12 @@ class Given:
         for page in ("/agentstore", "/lab", "/tree", "/notebooks"):
             at = f"{path}/".find(f"{page}/")
             path = path[:at] if at >= 0 else path
-        url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+        sock = unquote(parts.netloc) if parts.scheme == "http+unix" else ""
+        where = ("http", "localhost") if sock else (parts.scheme, parts.netloc.rpartition("@")[2])
+        url = urlunsplit((*where, path, "", ""))
         if token is None:
-            known = [found for found in _servers(_runtime()) if found.url == url]
-            yield from (Endpoint(e.url, e.sock, e.authorization, given=True) for e in known)
-        yield Endpoint(url, "", f"token {token}" if token else "", given=True)
+            yield from (found for found in _servers(_runtime()) if (found.url, found.sock) == (url, sock))
+        yield Endpoint(url, sock, f"token {token}" if token else "")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.agent_schema import agent_schema
-from ..core.errors import NotFound, StoreClosed, StoreLocked
+from ..core.errors import NotFound, StoreClosed, StoreLocked, Unreachable
 from ..core.limits import store_id as checked
 from ..core.rows import jsonable
 from .discovery import user_name
@@ -111,7 +111,7 @@ class EmbeddedLink:
     def __init__(self, store_id: str, folder: Path) -> None:
         self.user = user_name()
         self._home = enter(folder)
-        self._unlisten: list[Callable[[], None]] = []
+        self._listeners: dict[Listener, Callable[[], None]] = {}
         self._closed = False
         try:
             self._store: Store = self._home.registry.get(checked(store_id), create=True)
@@ -149,7 +149,13 @@ class EmbeddedLink:
         drafts = [
             draft(store.schema, name, args, door="python", commit_id=commit_id) for name, args in events
         ]
-        done = store.commit(drafts, actor=self.user, commit_id=commit_id).result(patience or TIMEOUT)
+        patience = TIMEOUT if patience is None else patience
+        try:
+            done = store.commit(drafts, actor=self.user, commit_id=commit_id).result(patience)
+        except TimeoutError:
+            raise Unreachable(
+                f"The disk did not take the events within {patience:g} s; it may yet, so look before you repeat it."
+            ) from None
         return Receipt(done.seqs, done.head, done.repeated)
 
     def query(self, sql: str, params: Params = None) -> Result:
@@ -178,8 +184,13 @@ class EmbeddedLink:
         return dict(self._open().status())
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        end = self._open().on_events(listener)
-        self._unlisten.append(end)
+        unlisten = self._open().on_events(listener)
+        self._listeners[listener] = unlisten
+
+        def end() -> None:
+            self._listeners.pop(listener, None)
+            unlisten()
+
         return end
 
     def close(self) -> None:
@@ -187,9 +198,12 @@ class EmbeddedLink:
             if self._closed:
                 return
             self._closed = True
-            for end in self._unlisten:
-                end()
+            listeners = list(self._listeners.items())
+            for _, unlisten in listeners:
+                unlisten()
             leave(self._home)
+        for listener, _ in listeners:
+            listener(())
 
 
 def _held(store_id: str, folder: Path, owner: Mapping[str, object]) -> str:

@@ -126,6 +126,7 @@ class Live:
             socket.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(5)
+        self._tell()
 
     def _tell(self, events: Sequence[Event] = ()) -> None:
         for listener in self._listeners:

@@ -214,6 +214,8 @@ class RemoteLink:
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         with self._clients:
+            if self._closing.is_set():
+                raise StoreClosed(f"The store {self.store_id!r} is closed; connect anew.")
             if self._live is None:
                 self._live = Live(self.store_id, self.locate, self.endpoint, self.head)
         return self._live.listen(listener)

@@ -157,7 +157,7 @@ class Kernel:
 
     def __enter__(self) -> Kernel:
         self.client.load_connection_file()
-        self.client.start_channels()
+        self.client.start_channels(hb=False)  # under load it would take a slow kernel for a dead one
         self.client.wait_for_ready(timeout=60)
         return self
 
@@ -165,20 +165,27 @@ class Kernel:
         self.client.stop_channels()
 
     def run(self, code: str, timeout: float = 60) -> list[dict[str, Any]]:
-        """Execute a cell; its outputs, as a notebook would keep them. An error in it fails the test."""
-        outputs: list[dict[str, Any]] = []
-        reply = self.client.execute_interactive(
-            code, timeout=timeout, output_hook=outputs.append, stop_on_error=False
-        )
+        """Execute a cell; all that the kernel publishes meanwhile. An error in the cell fails the test."""
+        request = self.client.execute(code, allow_stdin=False)
+        outputs = []
+        for message in self.messages(timeout):
+            outputs.append({"type": message["msg_type"], **message["content"]})
+            if (
+                message["parent_header"].get("msg_id") == request
+                and message["content"].get("execution_state") == "idle"
+            ):
+                break
+        while (reply := self.client.get_shell_msg(timeout=timeout))["parent_header"].get("msg_id") != request:
+            pass
         assert reply["content"]["status"] == "ok", "\n".join(reply["content"].get("traceback", []))
-        return [{"type": o["msg_type"], **o["content"]} for o in outputs]
+        return outputs
 
     def printed(self, code: str, timeout: float = 60) -> str:
         """What a cell prints."""
         return "".join(o["text"] for o in self.run(code, timeout) if o["type"] == "stream")
 
     def messages(self, timeout: float = 30) -> Iterator[dict[str, Any]]:
-        """What the kernel publishes from now on, until nothing more comes in time."""
+        """What the kernel publishes from now on; ``queue.Empty`` when the time is over."""
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             yield self.client.get_iopub_msg(timeout=left)

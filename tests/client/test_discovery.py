@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from jupyter_server.auth.security import passwd
@@ -77,6 +78,11 @@ def test_a_server_on_a_unix_socket_with_a_base_url_is_found(monkeypatch: pytest.
             with connect("by-socket") as store:
                 assert str(folder / "s") in repr(store)
                 chats(store)
+            address = (
+                f"http+unix://{quote(str(folder / 's'), safe='')}/x/y/?token={TOKEN}"  # as Jupyter prints it
+            )
+            with connect("by-socket", url=address) as store:
+                assert len(store.conversations) == 1
     finally:
         shutil.rmtree(folder)
 
@@ -134,7 +140,8 @@ def test_no_source_shows_its_secrets(tmp_path: Path) -> None:
     (endpoint,) = ServerFile.named(str(file)).endpoints()
     given = Given("http://localhost:1?token=s3cr3t", token="s3cr3t")
     assert endpoint.authorization == "agentstore s3cr3t"
-    for shown in (repr(endpoint), str(endpoint), repr(given.__class__("http://x", "s3cr3t"))):
+    assert [e.authorization for e in given.endpoints()] == ["token s3cr3t"]
+    for shown in (repr(endpoint), str(endpoint), repr(given)):
         assert "s3cr3t" not in shown
 
 

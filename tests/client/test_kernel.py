@@ -27,7 +27,8 @@ def test_the_readme_works_in_cells(kernel: Kernel) -> None:
 chat = store.conversation(title="Coffee")
 chat.send("A mocha with oat milk, please").reply()
 """)
-    assert "oat milk" in outputs[-2 if outputs[-1]["type"] == "status" else -1]["data"]["text/markdown"]
+    (shown,) = [o for o in outputs if o["type"] == "execute_result"]
+    assert "oat milk" in shown["data"]["text/markdown"]
     assert "2" in kernel.printed("""
 store.commit(agentstore.events.MemoryAdded(conversationId=chat.id, fact="Prefers oat milk"))
 print(len(chat.messages), len(store.df("messages")))

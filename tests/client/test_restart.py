@@ -95,3 +95,18 @@ def test_an_answer_that_got_lost_doubles_nothing(
     assert chat.messages["content"].tolist() == ["only once"]
     assert chat.facts == ["only once"]
     assert len(store.conversations) == 2
+
+
+def test_a_store_whose_log_was_replaced_is_followed_anew(server: Jupyter, store: Store) -> None:
+    seen: list[int] = []
+    store.subscribe("conversations", lambda frame: seen.append(len(frame)))
+    assert isinstance(store.link, RemoteLink)
+    live = store.link._live
+    assert live is not None
+    until(lambda: live._socket is not None and live._cursor is not None)
+    live._cursor = ("another log", 7)  # as if the one here had been restored
+    assert live._socket is not None
+    live._socket.close()
+    until(lambda: live._cursor is not None and live._cursor[0] != "another log")
+    store.conversation()
+    until(lambda: seen[-1] == 1)

@@ -71,7 +71,8 @@ def test_the_quick_start_chats_and_asks(as_kernel_of: Jupyter) -> None:
         for line in shown.splitlines()
         if line.startswith("0 ") and line.split()[-1].isdigit()
     ]
-    assert {4, 5, 6} <= set(counts)
+    assert counts[0] == 4
+    assert counts[-1] > 4  # changes that come together may be told together
 
 
 def test_the_history_is_loaded_once_and_asked(as_kernel_of: Jupyter) -> None:

@@ -165,8 +165,7 @@ def test_a_long_conversation_is_shown_from_its_end(
 
 def test_a_closed_store_closes_the_pane(pane: Recorded, chat: Conversation) -> None:
     chat.store.close()
-    pane.refresh()
-    assert pane.status == "closed"
+    until(lambda: pane.status == "closed")
     write(pane, "too late")
     (failed,) = until(lambda: list(pane.sent))
     assert failed["type"] == "failed"
