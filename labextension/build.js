@@ -1,5 +1,5 @@
 // Builds what the Python package ships: widgets/static/chat.js, a module for anywidget, and chat.css.
-import { readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -9,7 +9,6 @@ const out = here("../jupyter_agentstore/widgets/static");
 // marked says whose it is in a file of its own, which whoever has the bundle would not have.
 const licence = await readFile(here("node_modules/marked/LICENSE"), "utf8");
 
-await rm(out, { recursive: true, force: true });
 await build({
   entryPoints: [
     { in: here("src/widget.ts"), out: "chat" },

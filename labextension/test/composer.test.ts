@@ -68,6 +68,20 @@ describe("writing", () => {
     expect(heard).not.toHaveBeenCalled();
   });
 
+  test("the host gets what it needs: saving, leaving, function keys", () => {
+    const { root, area } = show();
+    const heard = vi.fn();
+    root.parentElement?.addEventListener("keydown", heard);
+    press(area, "s", { ctrlKey: true });
+    press(area, "Escape");
+    press(area, "F1");
+    expect(heard).toHaveBeenCalledTimes(3);
+    press(area, "z", { ctrlKey: true });
+    press(one(root, "[role=log]"), "x");
+    press(one(root, ".agentstore-send"), "Enter");
+    expect(heard).toHaveBeenCalledTimes(3);
+  });
+
   test("in a closed pane one can write, not send", async () => {
     const { model, area } = show({ status: "closed" });
     type(area, "hello");

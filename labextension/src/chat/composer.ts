@@ -40,7 +40,6 @@ export class Composer {
         this.focus();
       }
     });
-    this.#area.addEventListener("keydown", (event) => { this.#key(event); });
     this.#area.addEventListener("input", () => { this.#changed(); });
     this.#draw();
   }
@@ -67,28 +66,19 @@ export class Composer {
     this.#draw();
   }
 
-  focus(): void {
-    this.#area.focus();
-  }
-
-  #key(event: KeyboardEvent): void {
+  /** A key pressed somewhere in the pane: Enter in the text sends, and with Shift begins a new line. */
+  key(event: KeyboardEvent, target: Node): void {
     // While an input method composes, Enter chooses a word. Safari ends the composition first and says 229.
     // eslint-disable-next-line @typescript-eslint/no-deprecated
     const composing = event.isComposing || event.keyCode === 229;
-    if (event.key === "Enter" && !composing) {
-      if (event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) {
-        // A new line, and neither the notebook's "run this cell".
-        event.stopPropagation();
-        if (!event.shiftKey) {
-          event.preventDefault();
-          this.#submit();
-        }
-        return;
-      }
+    if (target === this.#area && event.key === "Enter" && !event.shiftKey && !composing) {
       event.preventDefault();
-      event.stopPropagation();
       this.#submit();
     }
+  }
+
+  focus(): void {
+    this.#area.focus();
   }
 
   #submit(): void {

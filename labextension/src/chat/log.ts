@@ -65,8 +65,7 @@ export class Log {
       this.toEnd();
       this.#scroller.focus({ preventScroll: true });
     }, icon("down"), this.#jumpLabel);
-    // The notebook's one-key shortcuts (x cuts a cell) must not act on someone who reads here.
-    this.element = h("div", { class: "agentstore-log-frame", "data-lm-suppress-shortcuts": "true" }, this.#scroller, this.#jump);
+    this.element = h("div", { class: "agentstore-log-frame" }, this.#scroller, this.#jump);
 
     this.#scroller.addEventListener("scroll", () => { this.#scrolled(); }, { passive: true });
     if (typeof ResizeObserver !== "undefined") {

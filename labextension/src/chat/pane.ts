@@ -67,7 +67,7 @@ export function pane(root: HTMLElement, channel: Channel, outbox: Outbox): () =>
     composer.element,
   );
   draw();
-  const stops = [channel.onChange(draw), outbox.onChange(draw)];
+  const stops = [channel.onChange(draw), outbox.onChange(draw), keepKeys(root, composer)];
   const timer = setInterval(() => { log.tick(new Date()); }, TICK);
   return () => {
     clearInterval(timer);
@@ -76,6 +76,25 @@ export function pane(root: HTMLElement, channel: Channel, outbox: Outbox): () =>
       stop();
     }
   };
+}
+
+/**
+ * Keeps keys that are pressed in here from the notebook around. JupyterLab listens at the document before anybody else:
+ * there x cuts the cell, Shift+Enter runs it, and line breaks and undoing are taken from any text box in a cell. Only
+ * the window comes earlier. What has a modifier otherwise, such as saving, is the host's.
+ */
+function keepKeys(root: HTMLElement, composer: Composer): () => void {
+  const take = (event: KeyboardEvent): void => {
+    const target = event.composedPath()[0];
+    const modified = event.ctrlKey || event.metaKey || event.altKey;
+    const taken = modified ? /^(?:enter|[zy])$/i.test(event.key) : !/^(?:Escape|F\d+)$/.test(event.key);
+    if (taken && target instanceof Node && root.contains(target)) {
+      event.stopPropagation();
+      composer.key(event, target);
+    }
+  };
+  window.addEventListener("keydown", take, true);
+  return () => { window.removeEventListener("keydown", take, true); };
 }
 
 function drawStatus(element: HTMLElement, { status, pending }: Snapshot): void {
