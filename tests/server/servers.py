@@ -33,10 +33,17 @@ class Server:
         config: lines of its configuration file.
         token: to log in with; "" leaves only what the configuration says.
         environ: for its environment.
+        module: what starts it.
     """
 
     def __init__(
-        self, folder: Path, config: str = "", *, token: str = TOKEN, environ: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        config: str = "",
+        *,
+        token: str = TOKEN,
+        environ: Mapping[str, str] | None = None,
+        module: str = "jupyter_server",
     ) -> None:
         self.folder = folder
         self.token = token
@@ -63,7 +70,7 @@ class Server:
                 [
                     sys.executable,
                     "-m",
-                    "jupyter_server",
+                    module,
                     *([] if ".sock" in config else [f"--port={_free_port()}"]),
                 ],
                 cwd=folder / "root",

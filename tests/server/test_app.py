@@ -196,7 +196,9 @@ def test_another_servers_announcement_is_left_alone(tmp_path: Path, monkeypatch:
 
 
 def test_a_deployments_own_events_are_in_events_sql_and_tables(serve: Serve) -> None:
-    own = serve("c.AgentStoreApp.schema = 'agentstore_test_schema:schema'")
+    # Started by `jupyter agentstore`, for a change.
+    config = "c.AgentStoreApp.schema = 'agentstore_test_schema:schema'"
+    own = serve(config, module="jupyter_agentstore.server.cli")
     with own.client() as http:
         event = {"name": "v1.DrinkOrdered", "args": {"id": "o1", "drink": "mocha"}}
         ok(http.post("events", json={"events": [event]}))
