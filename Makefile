@@ -19,7 +19,7 @@ NODE := $(patsubst %/package-lock.json,%,$(wildcard labextension/package-lock.js
 PACKAGES := $(NODE:%=%/node_modules/.stamp)
 FRONT_END := labextension/node_modules/.stamp-build
 
-.PHONY: help setup browser run test lint format bench clean
+.PHONY: help setup browser run test lint format bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -82,6 +82,9 @@ format: setup ## lay the code out as lint wants it
 
 bench: setup ## measurements; ARGS for them
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup browser ## the pictures in docs/images, taken in a real JupyterLab
+	$(BIN)/python -m docs.make_images
 
 clean: ## remove what was built and cached; .venv and node_modules stay
 	rm -rf dist build $(STATIC) $(FRONT_END) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

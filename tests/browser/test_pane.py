@@ -197,7 +197,8 @@ CONTRAST = """pane => {
         return [...canvas.getImageData(0, 0, 1, 1).data];
     };
     const light = ([r, g, b]) => {
-        const [x, y, z] = [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+        const [x, y, z] = [r, g, b].map(v => linear(v / 255));
         return 0.2126 * x + 0.7152 * y + 0.0722 * z;
     };
     const behind = element => {
