@@ -172,8 +172,9 @@ _FILE = re.compile(r"[^\s\"'`]*\.(duckdb|wal|tmp|py)\b[^\s\"'`]*")
 def _cleaned(message: str) -> str:
     """A message without the names of files and catalogs, and of a length that can be read."""
     message = message.partition("\nStack Trace")[0].partition("\n\nPossible solutions")[0]
-    message = _FILE.sub("(a file)", _ALIAS.sub("", message))
-    return message if len(message) <= _MESSAGE else message[:_MESSAGE] + " …"
+    if len(message) > _MESSAGE:  # before the patterns see it: they take quadratic time
+        message = message[:_MESSAGE] + " …"
+    return _FILE.sub("(a file)", _ALIAS.sub("", message))
 
 
 def _translated(error: Exception, watch: _Watch, limits: Limits) -> AgentStoreError:

@@ -53,6 +53,10 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Patte
         QueryRefused: it does something that is not on the lists, or its values could grow without bound.
         QueryFailed: it is no SQL.
     """
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise QueryFailed("The statement is no valid text: it holds a lone surrogate.") from None
     if len(sql) > MAX_CHARS:
         raise QueryRefused(
             f"The statement is longer than {MAX_CHARS:,} characters; pass values as parameters."
@@ -64,7 +68,7 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Patte
         raise QueryFailed("There is no statement.")
     if len(statements) > 1:
         raise QueryRefused("Only one statement can be run at a time.")
-    checker = _Checker(frozenset(folded(name) for name in tables))
+    checker = _Checker(tables)
     try:
         checker.query(statements[0]["node"], Scope())
         if not _all_seen(statements[0], checker.seen):
@@ -77,10 +81,7 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Patte
 
 
 def _parse(cursor: DuckDBPyConnection, sql: str) -> list[Node]:
-    try:
-        text = cursor.execute(_TREE, [sql]).fetchall()[0][0]
-    except UnicodeEncodeError:
-        raise QueryFailed("The statement is no valid text: it holds a lone surrogate.") from None
+    text = cursor.execute(_TREE, [sql]).fetchall()[0][0]
     try:
         tree = msgspec.json.decode(text)
     except RecursionError:
@@ -101,9 +102,11 @@ def _parse(cursor: DuckDBPyConnection, sql: str) -> list[Node]:
 
 
 def _where(sql: str, position: object) -> str:
-    if not isinstance(position, int) or not 0 <= position <= len(sql.encode()):
+    """Where a byte of the statement stands, as text that can follow a message."""
+    try:
+        before = sql.encode()[: int(str(position))].decode(errors="replace")
+    except ValueError:
         return ""
-    before = sql.encode()[:position].decode(errors="replace")
     return f" (line {before.count(chr(10)) + 1}, character {len(before) - before.rfind(chr(10))})"
 
 
@@ -121,7 +124,7 @@ class _Checker(Expressions):
 
     def __init__(self, tables: frozenset[str]) -> None:
         super().__init__()
-        self._tables = tables
+        self._tables = {folded(name): name for name in tables}
         self._sources = 0
         self._recursive = False
 
@@ -273,7 +276,7 @@ class _Checker(Expressions):
             return shape
         if name not in self._tables:
             raise QueryRefused(
-                f"There is no table {given[:80]!r} here; there are {', '.join(sorted(self._tables))}."
+                f"There is no table {given[:80]!r} here; there are {', '.join(sorted(self._tables.values()))}."
             )
         return Shape(STORED, STORED * 2, 16, None)
 
