@@ -227,8 +227,15 @@ class Desk:
 
     async def _think(self, visit: Visit, request: Request) -> Reply | None:
         """The responder's reply, or None when it is no longer wanted."""
-        patience = asyncio.wait_for(self._service.responder.reply(request), self._service.patience)
-        visit.thinking = self._service.loop.create_task(patience)
+
+        async def think() -> Reply:
+            async with asyncio.timeout(self._service.patience):
+                reply: object = await self._service.responder.reply(request)
+            if not isinstance(reply, Reply):
+                raise TypeError(f"The responder gave no Reply but {type(reply).__name__}.")
+            return reply
+
+        visit.thinking = self._service.loop.create_task(think())
         try:
             await asyncio.wait({visit.thinking})
             if visit.unwanted:
