@@ -99,6 +99,7 @@ class _Pull:
     end: int | None = None  # where a pull that is not live ends: the head at its first page
     started: bool = False  # its first page was sent
     reading: bool = False  # a page has been asked for
+    known: bool = False  # and the log was known to have one
     unacked: deque[int] = field(default_factory=deque)  # sizes of the Chunks in flight
 
     @property
@@ -236,7 +237,7 @@ class ServerSession:
         Args:
             pull: as in the action.
             events: the events, in order; none if the cursor is at the head.
-            head: the log's head, taken after they were read.
+            head: the log's head, taken after they were read; it may have grown in between.
         """
         self.head = max(self.head, head)
         reader = self._pulls.get(pull)
@@ -249,7 +250,9 @@ class ServerSession:
             error = BackendIdMismatch(self.backend_id, reader.cursor.backendId if reader.cursor else "")
             return self._end(reader, codec.failure(reader.id, error))
         if not events and reader.after < self.head:
-            return self.page_failed(pull, DamagedLog(f"There is nothing after event {reader.after}."))
+            if reader.known:
+                return self.page_failed(pull, DamagedLog(f"There is nothing after event {reader.after}."))
+            return self._ask(reader)  # the log has grown between the reading and the look at its head
         if reader.end is None and not reader.live:
             reader.end = self.head
         actions = self._send_page(reader, events, self.backend_id) if events or not reader.started else []
@@ -298,7 +301,10 @@ class ServerSession:
                 error = BackendIdMismatch(backend_id, pull.cursor.backendId)
                 return self._end(pull, codec.failure(pull.id, error))
             pull.after = pull.cursor.eventSequenceNumber
-        pull.reading = True
+        return self._ask(pull)
+
+    def _ask(self, pull: _Pull) -> list[Action]:
+        pull.reading, pull.known = True, pull.after < self.head
         return [ReadPage(pull.key, pull.after)]
 
     def _send_page(self, pull: _Pull, events: Sequence[Event], backend_id: str) -> list[Action]:
@@ -332,8 +338,7 @@ class ServerSession:
             or pull.after >= self.head
         ):
             return []
-        pull.reading = True
-        return [ReadPage(pull.key, pull.after)]
+        return self._ask(pull)
 
     def _acknowledged(self, request_id: str) -> list[Action]:
         pull = self._find(request_id)

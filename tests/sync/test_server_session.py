@@ -84,6 +84,29 @@ def test_a_cursor_that_the_session_has_not_heard_of_yet_is_no_mismatch() -> None
     assert pages(peer.new()[1:]) == [{"_tag": "NoMore"}]
 
 
+def test_a_log_that_grows_while_it_is_read_is_read_again() -> None:
+    log = Log()
+    peer = Peer(log, eager=False).send(pull())
+    peer.carry_out(peer.todo.pop(0))
+    reading = peer.todo.pop(0)
+    assert isinstance(reading, ReadPage)
+    log.append("e", "{}", tell=False)
+    peer.do(peer.session.page(reading.pull, [], log.head))
+    assert peer.new() == []
+    peer.carry_out(peer.todo.pop(0))
+    assert seqs(peer.new()) == [1]
+
+
+def test_a_log_that_has_lost_events_fails_a_pull() -> None:
+    peer = Peer(Log(3), eager=False).send(pull())
+    peer.carry_out(peer.todo.pop(0))
+    reading = peer.todo.pop(0)
+    assert isinstance(reading, ReadPage)
+    peer.do(peer.session.page(reading.pull, [], 3))
+    assert error(peer.new(), "p")["cause"]["name"] == "damaged_log"
+    assert peer.todo == []
+
+
 def test_a_live_pull_gets_what_is_appended() -> None:
     log = Log(1)
     peer = Peer(log).send(pull())
@@ -462,7 +485,16 @@ class Run:
             ready = [*reads, *batches[:1]]  # pushes keep their order, page reads need not
             action = ready[number % len(ready)]
             peer.todo.remove(action)
-            peer.carry_out(action)
+            page = log.read(action) if isinstance(action, ReadPage) else []
+            if (
+                isinstance(action, ReadPage) and number % 3
+            ):  # the log grows between the reading and the look at its head
+                for _ in range(number % 5):
+                    log.append("e", "{}", tell=False)
+                    self.untold += 1
+                peer.do(peer.session.page(action.pull, page, log.head))
+            else:
+                peer.carry_out(action)
 
     def finish(self) -> None:
         """Let everything that is owed arrive."""
