@@ -36,6 +36,8 @@ class Runtime:
         retry: the shortest and the longest wait after a failure, in seconds. It doubles in between; a new message
             in the conversation ends it.
         patience: how long a reply may take, in seconds, before that counts as a failure.
+        wake: open the stores in which replies are owed from before. A server does; a notebook's process opens the
+            stores that it is asked for, and leaves others to whoever serves them.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Runtime:
         name: str = "simulated",
         retry: tuple[float, float] = (1.0, 300.0),
         patience: float = 300.0,
+        wake: bool = True,
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"The concurrency {concurrency} is not positive.")
@@ -60,10 +63,11 @@ class Runtime:
         self._pool: ThreadPoolExecutor | None = None
         self._desks: dict[str, Desk] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._wake = wake
         self._waking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin. Stores in which replies wait are opened in the background.
+        """Begin. Stores in which replies wait are opened in the background, if that is wanted.
 
         Raises:
             RuntimeError: it is running already, or was stopped.
@@ -81,15 +85,17 @@ class Runtime:
         slots = asyncio.Semaphore(self._concurrency)
         self._service = Service(self._responder, self._actor, slots, call, loop, self._retry, self._patience)
         self._registry.on_wake(self._woken)
-        self._waking = loop.create_task(self._wake_unfinished())
+        if self._wake:
+            self._waking = loop.create_task(self._wake_unfinished())
 
     async def stop(self) -> None:
         """End: nothing more is answered. What waits is answered by whoever opens the store next."""
         service, self._service = self._service, None
-        if service is None or self._pool is None or self._waking is None:
+        if service is None or self._pool is None:
             return
-        self._waking.cancel()
-        await asyncio.gather(self._waking, return_exceptions=True)
+        if self._waking is not None:
+            self._waking.cancel()
+            await asyncio.gather(self._waking, return_exceptions=True)
         await asyncio.gather(*(desk.close() for desk in self._desks.values()), *self._closing)
         self._desks.clear()
         await asyncio.to_thread(self._pool.shutdown)

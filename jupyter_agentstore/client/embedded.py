@@ -52,7 +52,7 @@ class Home:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agentstore-agent", daemon=True)
         self._thread.start()
-        self.runtime = Runtime(self.registry, Simulated())
+        self.runtime = Runtime(self.registry, Simulated(), wake=False)
         asyncio.run_coroutine_threadsafe(self.runtime.start(), self._loop).result(TIMEOUT)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from ..store import Draft, draft
 from .body import write_json
 from .conversations import DOOR
 from .rest import Handler, operation
-from .shapes import NUMBER, TEXT, TIME, EventPage, NewEvents, array, record, ref
+from .shapes import FLAG, NUMBER, TEXT, TIME, EventPage, NewEvents, array, record, ref
 
 _PAGE_BYTES = 8_000_000
 _CLAIMED = ("assistant", "system")
@@ -62,7 +62,7 @@ class Events(Handler):
     @operation(
         "Commit events, all or none",
         "write",
-        record(seqs=array(NUMBER), head=NUMBER),
+        record(seqs=array(NUMBER), head=NUMBER, repeated=FLAG),
         body=NewEvents,
         errors={
             403: "Only who may execute may speak as 'assistant' or 'system'.",
@@ -75,7 +75,7 @@ class Events(Handler):
             await self.allow("execute", self.store_id)
         drafts = await self.host.call(drafted, self.stores.schema, body)
         receipt = await self.commit(drafts, body.commitId)
-        return {"seqs": list(receipt.seqs), "head": receipt.head}
+        return {"seqs": list(receipt.seqs), "head": receipt.head, "repeated": receipt.repeated}
 
 
 def drafted(schema: Schema, body: NewEvents) -> list[Draft]:

@@ -244,7 +244,7 @@ def test_events_are_committed_together_and_read_in_order(http: httpx.Client) -> 
         {"name": "v1.ConversationCreated", "args": {"id": "c1", "userId": "ada"}},
         {"name": "v1.MemoryAdded", "args": {"id": "f1", "conversationId": "c1", "fact": "Oat milk"}},
     ]
-    assert ok(http.post("events", json={"events": events})) == {"seqs": [1, 2], "head": 2}
+    assert ok(http.post("events", json={"events": events})) == {"seqs": [1, 2], "head": 2, "repeated": False}
     page = ok(http.get("events"))
     assert page["head"] == 2
     assert [{"name": e["name"], "args": e["args"]} for e in page["events"]] == events
@@ -260,7 +260,7 @@ def test_events_sent_twice_with_a_commit_id_are_committed_once(http: httpx.Clien
         "commitId": "mine",
     }
     first = ok(http.post("events", json=body))
-    assert ok(http.post("events", json=body)) == first
+    assert ok(http.post("events", json=body)) == {**first, "repeated": True}
     body["events"][0]["args"]["userId"] = "bob"  # type: ignore[index]
     assert http.post("events", json=body).status_code == 409
     assert head(http) == 1
