@@ -37,6 +37,9 @@ class StateFile(File):
         alias: its catalog name.
         layouts: of its tables.
         meta: what it says of itself.
+
+    Attributes:
+        damaged: something in it could not be read.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class StateFile(File):
         self.path = path
         self.alias = alias
         self.meta = meta
+        self.damaged = False
         self._layouts = layouts
-        self._connect()
+        self.connect()
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Make the cursors, after the file has been attached."""
         self._writer = self.instance.cursor(self.alias)
         self._reader = self.instance.cursor(self.alias)
         self._appenders: dict[str, Any] = {}
@@ -124,23 +129,39 @@ class StateFile(File):
 
     # ---- reading; callers hold the memory's lock
 
+    @contextmanager
+    def _reads(self) -> Iterator[DuckDBPyConnection]:
+        import duckdb
+
+        try:
+            yield self._reader
+        except duckdb.Error as error:
+            self._note_damage(error)
+            raise OSError(f"{self.path or 'The tables'} cannot be read: {error}") from error
+
+    def _note_damage(self, error: Exception) -> None:
+        if "orrupt" in str(error) or "checksum" in str(error):
+            self.damaged = True
+
     def fetch(self, table: str, keys: Sequence[str]) -> list[Row]:
         layout = self._layouts[table]
         query = f"select {layout.select} from {layout.name}"
-        if len(keys) <= _PARAMETERS:
-            marks = ", ".join("?" * len(keys))
-            rows = self._reader.execute(f"{query} where {layout.key} in ({marks})", list(keys)).fetchall()
-        else:
-            with _registered(self._reader, keys):
-                query += f" where {layout.key} in (select key from wanted_keys)"
-                rows = self._reader.execute(query).fetchall()
+        with self._reads() as cursor:
+            if len(keys) <= _PARAMETERS:
+                marks = ", ".join("?" * len(keys))
+                rows = cursor.execute(f"{query} where {layout.key} in ({marks})", list(keys)).fetchall()
+            else:
+                with _registered(cursor, keys):
+                    query += f" where {layout.key} in (select key from wanted_keys)"
+                    rows = cursor.execute(query).fetchall()
         return [layout.row(values) for values in rows]
 
     def keys(self, table: str) -> Iterator[Sequence[str]]:
         layout = self._layouts[table]
-        result = self._reader.sql(f"select {layout.key} as key from {layout.name}")
-        for batch in result.to_arrow_reader(100_000):
-            yield batch.column(0).to_pylist()
+        with self._reads() as cursor:
+            result = cursor.sql(f"select {layout.key} as key from {layout.name}")
+            for batch in result.to_arrow_reader(100_000):
+                yield batch.column(0).to_pylist()
 
     def tail(self, table: str, group: str, after: int, limit: int) -> list[Row]:
         layout = self._layouts[table]
@@ -148,7 +169,8 @@ class StateFile(File):
             f"select {layout.select} from {layout.name} where {quote(layout.table.group or '')} = ? "
             f"order by seq desc nulls last, {layout.key} desc limit {int(limit)}"
         )
-        return [layout.row(values) for values in self._reader.execute(query, [group]).fetchall()]
+        with self._reads() as cursor:
+            return [layout.row(values) for values in cursor.execute(query, [group]).fetchall()]
 
     def after(self, table: str, group: str, after: int, limit: int) -> list[Row]:
         layout = self._layouts[table]
@@ -156,11 +178,13 @@ class StateFile(File):
             f"select {layout.select} from {layout.name} where {quote(layout.table.group or '')} = ? "
             f"and seq > ? order by seq, {layout.key} limit {int(limit)}"
         )
-        return [layout.row(values) for values in self._reader.execute(query, [group, after]).fetchall()]
+        with self._reads() as cursor:
+            return [layout.row(values) for values in cursor.execute(query, [group, after]).fetchall()]
 
     def query(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """What a statement finds."""
-        return self._reader.execute(query, list(values)).fetchall()
+        with self._reads() as cursor:
+            return cursor.execute(query, list(values)).fetchall()
 
     def document(self) -> Row:
         """The agent's document as it was last written."""
@@ -192,10 +216,12 @@ class StateFile(File):
                 self._insert(ANOMALIES, batch.anomalies)
             save_meta(writer, applied, counters, document)
             writer.commit()
-        except BaseException:
+        except BaseException as error:
             self._appenders.clear()
             with suppress(Exception):
                 writer.rollback()
+            if isinstance(error, Exception):
+                self._note_damage(error)
             raise
 
     def _delete(self, layout: Layout, keys: set[str]) -> None:
@@ -242,7 +268,7 @@ class StateFile(File):
             self.instance.detach(self.alias)
         try:
             self.instance.attach(self.path, self.alias)
-            self._connect()
+            self.connect()
         except duckdb.Error as error:
             raise OSError(f"{self.path} cannot be opened: {error}") from error
 
@@ -250,26 +276,6 @@ class StateFile(File):
         """Let go of the file; nobody may be reading it."""
         self._appenders.clear()
         self.instance.detach(self.alias)
-
-
-def replace(new: StateFile, old: StateFile) -> None:
-    """Put a new file in the place of an old one, and attach it under the old one's name.
-
-    Killed in between, there is either of them, whole: see :func:`discard` for what may be left over.
-    """
-    assert new.path is not None
-    assert old.path is not None
-    new.checkpoint()
-    new.detach()
-    old.detach()
-    wal_of(old.path).unlink(missing_ok=True)
-    new.path.replace(old.path)
-    if wal_of(new.path).exists():
-        wal_of(new.path).replace(wal_of(old.path))
-    _sync(old.path.parent)
-    new.path, new.alias = old.path, old.alias
-    new.instance.attach(new.path, new.alias)
-    new._connect()
 
 
 def discard(path: Path) -> None:
@@ -281,14 +287,6 @@ def discard(path: Path) -> None:
 def wal_of(path: Path) -> Path:
     """Where DuckDB keeps what is not yet in the file."""
     return path.with_name(path.name + ".wal")
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -352,3 +350,21 @@ class Readers:
                 self._barred = False
                 self._closed = for_good
                 self._changed.notify_all()
+
+
+def is_of_the_file(error: Exception) -> bool:
+    """Whether an error says that the file cannot be written, and nothing of what was to be written."""
+    import duckdb
+
+    kinds = (
+        OSError,
+        MemoryError,
+        duckdb.IOException,
+        duckdb.FatalException,
+        duckdb.InternalException,
+        duckdb.OutOfMemoryException,
+        duckdb.ConnectionException,
+        duckdb.TransactionException,
+        duckdb.InterruptException,
+    )
+    return isinstance(error, kinds)

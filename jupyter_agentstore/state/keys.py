@@ -88,7 +88,7 @@ class KeyIndex:
 
     def _set_base(self, base: numpy.ndarray) -> None:
         base.sort(kind="stable")
-        self._base = base
+        self._base = base if len(base) else None
         self._view = base.data
         # In proportion to the array, so that merging costs a key the same however many there are.
         self._merge_at = max(_MERGE_AT, len(base) // 8)

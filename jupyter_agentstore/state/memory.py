@@ -7,6 +7,7 @@ from a function.  Not safe by itself: its owner's lock is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ..core.events import Event
@@ -121,6 +122,7 @@ class Memory:
     Attributes:
         open: changes since the last :meth:`seal`.
         sealed: changes that are being written.
+        torn: :meth:`apply` was interrupted in the middle, and only :meth:`reset` helps.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class Memory:
     def _forget(self, counters: Counters, *, empty: bool = False) -> None:
         self.sealed: Batch | None = None
         self._tails.clear()
-        self._applying = False
+        self._applying = self.torn = False
         self._places = {
             name: _Place(layout, counters, KeyIndex() if empty else None)
             for name, layout in self.layouts.items()
@@ -165,7 +167,7 @@ class Memory:
         batch.events += events
         batch.twins += [reading.twin for reading in readings]
         changes: list[RowChange] = []
-        self._applying = True
+        self._applying = self.torn = True
         for reading in readings:
             seq = reading.twin[0]
             reason = refused.get(seq, reading.reason) or self._operate(reading.operations, seq, changes)
@@ -173,9 +175,7 @@ class Memory:
                 batch.anomalies.append((seq, reading.twin[3], clean(reason), reading.twin[1]))
             if reading.commit is not None:
                 self._note_commit(reading.commit, seq)
-        self._applying = False
-        for place in self._places.values():
-            place.near.clear()
+        self._applying = self.torn = False
         return changes
 
     def _operate(self, operations: Sequence[Operation], seq: int, changes: list[RowChange]) -> str:
@@ -184,6 +184,8 @@ class Memory:
             made = apply(operations, self.schema, self.find, seq)
             if not made and operations and not apply(operations[:1], self.schema, self.find, seq):
                 return self._no_effect(operations[0])
+        except MemoryError:
+            raise
         except Exception as error:
             return failure(error)
         for change in made:
@@ -219,6 +221,8 @@ class Memory:
         """Have at hand all rows that the events name: one query a table for those that only the file has."""
         places = self._places
         wanted: dict[str, set[str]] = {name: set() for name in places}
+        for place in places.values():
+            place.near.clear()
         for reading in readings:
             for operation in reading.operations:
                 try:
@@ -308,6 +312,8 @@ class Memory:
 
     def tail(self, table: str, group: str, after: int, limit: int) -> list[Row]:
         """See ``State.tail``."""
+        if not self._places[table].grouped:
+            raise ValueError(f"The table {table} is not read by groups.")
         known = self._tails.get(table, group)
         found = known.read(after, limit) if known else None
         if found is not None:
@@ -349,8 +355,11 @@ class Memory:
             if place.index is not None:
                 gone = [key for key, row in rows.items() if row is None]
                 place.index.update(rows.keys() - gone if gone else rows, gone)
-            for key in rows.keys() & place.cache.keys() if place.grouped else rows:
+            for key in rows.keys() & place.cache.keys():
                 place.cache.put(key, rows[key])
+            if not place.grouped:  # a group's rows are read by their tails
+                for key in islice(reversed(rows), place.cache.limit):
+                    place.cache.put(key, rows[key])
 
     def reset(self, counters: Counters) -> list[Event]:
         """Forget everything that is not in the file; the events whose effect that was."""

@@ -70,7 +70,7 @@ class RowCache:
 
     def __init__(self, limit: int = 4096) -> None:
         self._rows: OrderedDict[str, Row] = OrderedDict()
-        self._limit = limit
+        self.limit = limit
 
     def keys(self) -> KeysView[str]:
         return self._rows.keys()
@@ -88,5 +88,5 @@ class RowCache:
             return
         self._rows[key] = row
         self._rows.move_to_end(key)
-        if len(self._rows) > self._limit:
+        if len(self._rows) > self.limit:
             self._rows.popitem(last=False)

@@ -7,13 +7,13 @@ there is a row to show and a reason to give.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
 from ..core.errors import InvalidEvent
-from ..core.events import Decoded, Event, Meta, decode, replace_surrogates
+from ..core.events import Decoded, Event, Meta, clean_json, decode, replace_surrogates, too_deep
 from ..core.operations import Operation
 from ..core.schema import MAX_TIME, Schema
 from .overlay import Twin
@@ -68,6 +68,8 @@ def read(event: Event, schema: Schema) -> Reading:
             operations = tuple(operations)
     except InvalidEvent as error:
         return Reading(twin, (), _text(error), commit)
+    except MemoryError:
+        raise
     except Exception as error:
         return Reading(twin, (), failure(error), commit)
     return Reading(twin, operations, "", commit)
@@ -122,37 +124,47 @@ def _text(error: BaseException) -> str:
 
 
 def _args(body: Decoded) -> str:
-    """The arguments as JSON that every reader takes: no key twice, no number beyond a double."""
+    """The arguments as JSON that every reader takes alike: no key twice, nothing escaped that need not be."""
     try:
         return _encode(body.args).decode()
-    except (ValueError, OverflowError, RecursionError):  # an integer beyond 64 bits
-        return _text_of(body.args)
+    except OverflowError:  # an integer beyond 64 bits
+        return json.dumps(body.args, ensure_ascii=False, separators=(",", ":"))
 
 
-def _text_of(value: Any) -> str:
-    try:
-        text = json.dumps(
-            replace_surrogates(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        )
-        text.encode()
-    except (ValueError, RecursionError):
-        return "null"
-    return text
+class _Shallow(msgspec.Struct, gc=False):
+    name: str = ""
+    args: msgspec.Raw = msgspec.Raw(b"null")
+    clientId: str = ""
+    sessionId: str = ""
+
+
+_shallow = msgspec.json.Decoder(_Shallow)
+_NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"')
 
 
 def _salvage(event: Event) -> Twin:
-    """The row of a body that is no event: as much of it as can be read."""
-    name, args, client, session = "", "null", "", ""
-    try:
-        value = json.loads(event.body)
-    except (ValueError, RecursionError):
-        args = _text_of(event.body)
-    else:
-        if isinstance(value, dict):
-            found = (value.get(key) for key in ("name", "clientId", "sessionId"))
-            name, client, session = (clean(item) if isinstance(item, str) else "" for item in found)
-            args = _text_of(value.get("args"))
-        else:
-            args = _text_of(value)
+    """The row of a body that is no event: as much of it as can be read, the rest as text in JSON."""
+    body, name, client, session = event.body, "", "", ""
+    args = None
+    if not too_deep(body):  # otherwise a parser's answer would depend on the stack it runs on
+        try:
+            shallow = _shallow.decode(body)
+            name, client, session = shallow.name, shallow.clientId, shallow.sessionId
+            args = _json_text(bytes(shallow.args).decode())
+        except (msgspec.DecodeError, UnicodeError):
+            args = _json_text(body)
+    elif found := _NAME.match(body):
+        name = clean(found[1])
     time = event.recorded_at if 0 <= event.recorded_at <= MAX_TIME else MAX_TIME
-    return (event.seq, time, clean(event.actor), name, args, client, session)
+    return (event.seq, time, clean(event.actor), name, args or _in_json(body), client, session)
+
+
+def _json_text(text: str) -> str:
+    try:
+        return clean_json(text)
+    except ValueError:
+        return _in_json(text)
+
+
+def _in_json(text: str) -> str:
+    return _encode(clean(text)).decode()

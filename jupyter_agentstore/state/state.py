@@ -13,23 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import StoreClosed
-from ..core.events import Event, replace_surrogates
+from ..core.events import Event
 from ..core.operations import Row, RowChange
 from ..core.schema import Schema
 from ..duck import Instance
-from .file import Readers, StateFile, discard, replace
+from .file import Readers, StateFile, discard, is_of_the_file
 from .memory import Memory
 from .overlay import Batch, Counters
-from .tables import COMMITS, Layout, commit_key, layouts, quote
+from .rebuild import catch_up, choose, replace
+from .tables import COMMITS, Layout, check_document, commit_key, layouts
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-FILE = "state.duckdb"
-NEW_FILE = "state.new.duckdb"
-
-_WRITE_AT = 50_000
-"""Events that :meth:`State.catch_up` lets gather while it waits for the disk."""
 
 
 class State:
@@ -90,35 +85,8 @@ class State:
             OSError: it can neither be used nor replaced.
         """
         tables = layouts(schema)
-        if folder is None:
-            return cls(
-                schema, tables, StateFile.make(instance, None, alias, schema, tables, backend_id), None
-            )
-        path, beside = folder / FILE, folder / NEW_FILE
-        old = StateFile.find(instance, path, alias, tables, backend_id, head)
-        if old is not None and old.meta.schema == schema.hash:
-            discard(beside)
-            return cls(schema, tables, old, None)
-        if old is not None and old.meta.applied == 0:
-            old.detach()
-            discard(path)
-            old = None
-        new_alias = f"{alias}_n" if old else alias
-        new = StateFile.find(instance, beside, new_alias, tables, backend_id, head)
-        if new is not None and new.meta.schema != schema.hash:
-            new.detach()
-            discard(beside)
-            new = None
-        if old is None and new is not None:  # killed while they were swapped
-            new.checkpoint()
-            new.detach()
-            discard(path)
-            beside.rename(path)
-            new = StateFile.find(instance, path, alias, tables, backend_id, head)
-        if new is None:
-            place = beside if old else path
-            new = StateFile.make(instance, place, new_alias, schema, tables, backend_id)
-        return cls(schema, tables, new, old)
+        file, old = choose(instance, folder, alias, schema, tables, backend_id, head)
+        return cls(schema, tables, file, old)
 
     @property
     def rebuilding(self) -> bool:
@@ -147,6 +115,9 @@ class State:
             StoreClosed: the state is closed.
             OSError: rows that they touch cannot be read.
         """
+        if self._memory.torn:
+            with self._flushing, self._lock:
+                self._start_over()
         with self._lock:
             self._check_open()
             for seq, event in enumerate(events, self.applied + 1):
@@ -163,14 +134,11 @@ class State:
             values: ``isThinking``, ``currentTask`` (text or None), ``lastActivity`` (milliseconds or None).
 
         Raises:
-            ValueError: another name.
+            ValueError: another name, or a value of another type.
         """
         with self._lock:
             self._check_open()
-            for name, value in values.items():
-                if name not in self._document:
-                    raise ValueError(f"agentState has no {name!r} that can be set.")
-                self._document[name] = replace_surrogates(value)
+            self._document.update(check_document(values))
             self._document_changed = True
 
     def flush(self) -> None:
@@ -185,10 +153,12 @@ class State:
         with self._flushing:
             if self._broken:
                 self._recover()
+            goal = self.applied
             while True:
                 with self._lock:
                     self._check_open()
-                    goal = self.applied
+                    if self._memory.torn:
+                        self._start_over()
                     batch = self._memory.seal()
                     if batch is None and not self._document_changed:
                         return
@@ -197,7 +167,7 @@ class State:
                     last = self.flushed + (len(batch.events) if batch else 0)
                     counters = batch.counters if batch else self._saved
                 self._write(batch, last, counters, document)
-                if self.flushed >= goal:
+                if self.flushed >= min(goal, self.applied):
                     return
 
     def _write(self, batch: Batch | None, last: int, counters: str, document: Row | None) -> None:
@@ -205,7 +175,7 @@ class State:
             self._file.write(batch, last, counters, document)
         except Exception as error:
             self._document_changed = self._document_changed or document is not None
-            if _is_of_the_file(error):
+            if is_of_the_file(error):
                 self._broken = True
                 raise OSError(f"{self._file.path or 'The tables'} cannot be written: {error}") from error
             self._settle(error)
@@ -218,40 +188,56 @@ class State:
             self._saved = counters
             self.flushed = last
 
+    def _start_over(self) -> list[Event]:
+        """Forget what is not in the file; the events whose effect that was."""
+        events = self._memory.reset(Counters.load(self._saved))
+        self.applied = self.flushed
+        return events
+
     def _settle(self, error: Exception) -> None:
         """Something that was applied cannot be written: find out what, and make anomalies of it."""
         with self._lock:
-            events = self._memory.reset(Counters.load(self._saved))
-            self.applied = self.flushed
-            self._bisect(events, error)
+            self._bisect(self._start_over(), error)
 
     def _bisect(self, events: Sequence[Event], error: Exception | None) -> None:
-        """Apply and write events in as large groups as can be written."""
+        """Apply and write events in as large groups as can be written.
+
+        Args:
+            events: they follow those in the file.
+            error: why they cannot be written all at once; None if that is not known.
+        """
         if error is None:
-            self._memory.apply(events, self._refused)
-            batch = self._memory.seal()
-            last = events[-1].seq
-            try:
-                self._file.write(batch, last, batch.counters if batch else self._saved, None)
-            except Exception as failure:
-                if _is_of_the_file(failure) or events[0].seq in self._refused:
-                    self._broken = True
-                    raise OSError(f"The tables cannot be written: {failure}") from failure
-                self._memory.reset(Counters.load(self._saved))
-                error = failure
-            else:
-                self.applied = last
-                self._written(last, batch.counters if batch else self._saved)
+            error = self._try(events)
+            if error is None:
                 return
         if len(events) == 1:
             said = str(error).partition("\n")[0][:300]
-            self._refused[events[0].seq] = f"It cannot be written: {replace_surrogates(said)}"
-            self._bisect(events, None)
-            del self._refused[events[0].seq]
+            self._refused[events[0].seq] = f"It cannot be written: {said}"
+            error = self._try(events)
+            self._refused.clear()
+            if error is not None:
+                self._broken = True
+                raise OSError(f"{self._file.path or 'The tables'} cannot be written: {error}") from error
             return
         half = len(events) // 2
         self._bisect(events[:half], None)
         self._bisect(events[half:], None)
+
+    def _try(self, events: Sequence[Event]) -> Exception | None:
+        """Apply and write events; the error if that fails because of what they are."""
+        self.apply(events)
+        batch = self._memory.seal()
+        counters = batch.counters if batch else self._saved
+        try:
+            self._file.write(batch, self.applied, counters, None)
+        except Exception as error:
+            self._start_over()
+            if is_of_the_file(error):
+                self._broken = True
+                raise OSError(f"{self._file.path or 'The tables'} cannot be written: {error}") from error
+            return error
+        self._written(self.applied, counters)
+        return None
 
     def _recover(self) -> None:
         """Make the file usable after an error, and see what of the last transaction is in it."""
@@ -277,25 +263,7 @@ class State:
         Raises:
             What :meth:`apply` and :meth:`flush` raise.
         """
-        from concurrent.futures import Future, ThreadPoolExecutor
-
-        writing: Future[None] | None = None
-        with ThreadPoolExecutor(1, "agentstore-write") as helper:
-            for page in pages:
-                self.apply(page)
-                if progress:
-                    progress(self.applied)
-                if writing is not None and (writing.done() or self.applied - self.flushed > 2 * _WRITE_AT):
-                    writing.result()
-                    writing = None
-                if writing is None:
-                    writing = helper.submit(self._flush_once)
-            if writing is not None:
-                writing.result()
-        self.flush()
-
-    def _flush_once(self) -> None:
-        self.flush()
+        catch_up(self, pages, progress)
 
     def finish(self) -> None:
         """Put rebuilt tables in the place of the older ones, between readers. Does nothing when there are none.
@@ -310,7 +278,11 @@ class State:
                 return
             self._file.checkpoint()
             with self._readers.barred(), self._lock:
-                replace(self._file, old)
+                try:
+                    replace(self._file, old)
+                except BaseException:
+                    self._closed = True  # opened again, it sees what there is
+                    raise
                 self._old = None
 
     def checkpoint(self) -> None:
@@ -331,8 +303,10 @@ class State:
     def _let_go(self) -> None:
         with self._readers.barred(for_good=True), self._lock:
             self._closed = True
-            self._memory.reset(Counters.load(self._saved))
+            self._start_over()
             self._file.detach()
+            if self._file.damaged and self._file.path is not None:
+                discard(self._file.path)  # the next time it is made anew
             if self._old is not None:
                 self._old.detach()
 
@@ -408,7 +382,7 @@ class State:
             ValueError: a column that the table does not have.
         """
         layout = self._layouts[table]
-        query, values = _select(layout, where or {}, order, limit)
+        query, values = layout.query(where or {}, order, limit)
         self.flush()
         if self._old is None:
             with self._readers.lease() as cursor:
@@ -430,54 +404,3 @@ class State:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("The tables are closed.")
-
-
-def _is_of_the_file(error: Exception) -> bool:
-    """Whether an error says that the file cannot be written, and nothing of what was to be written."""
-    import duckdb
-
-    return isinstance(
-        error,
-        (
-            OSError,
-            MemoryError,
-            duckdb.IOException,
-            duckdb.FatalException,
-            duckdb.InternalException,
-            duckdb.OutOfMemoryException,
-            duckdb.ConnectionException,
-            duckdb.TransactionException,
-            duckdb.InterruptException,
-        ),
-    )
-
-
-def _select(
-    layout: Layout, where: Mapping[str, Any], order: str | None, limit: int | None
-) -> tuple[str, list[Any]]:
-    query = f"select {layout.select} from {layout.name}"
-    conditions, values = [], []
-    for name, value in where.items():
-        column = _known(layout, name)
-        if value is None:
-            conditions.append(f"{column} is null")
-        else:
-            mark = "make_timestamptz(? * 1000)" if name in layout.time_names else "?"
-            conditions.append(f"{column} = {mark}")
-            values.append(value)
-    if conditions:
-        query += f" where {' and '.join(conditions)}"
-    if order is not None:
-        name, _, direction = order.partition(" ")
-        if direction not in ("", "asc", "desc"):
-            raise ValueError(f"{order!r} is no order: a column, perhaps with 'desc' after it.")
-        query += f" order by {_known(layout, name)} {direction}, {layout.key} {direction}"
-    if limit is not None:
-        query += f" limit {int(limit)}"
-    return query, values
-
-
-def _known(layout: Layout, name: str) -> str:
-    if name not in layout.names:
-        raise ValueError(f"The table {layout.table.name} has no column {name!r}.")
-    return quote(name)

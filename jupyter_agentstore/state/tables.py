@@ -6,15 +6,16 @@ elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..core.events import replace_surrogates
 from ..core.operations import Row
-from ..core.schema import SQL_TYPES, Column, Schema, Table
+from ..core.schema import MAX_TIME, MIN_TIME, SQL_TYPES, Column, Schema, Table
 
 if TYPE_CHECKING:
     import pyarrow
@@ -105,6 +106,34 @@ class Layout:
                     if value is not None:
                         size += 13 if 10**12 <= value < 10**13 else _ISO_BYTES - len(str(value))
         return size
+
+    def query(self, where: Mapping[str, Any], order: str | None, limit: int | None) -> tuple[str, list[Any]]:
+        """The statement, and its values, that fetches rows; see ``State.rows``."""
+        query = f"select {self.select} from {self.name}"
+        conditions, values = [], []
+        for name, value in where.items():
+            column = self._known(name)
+            if value is None:
+                conditions.append(f"{column} is null")
+            else:
+                mark = "make_timestamptz(? * 1000)" if name in self.time_names else "?"
+                conditions.append(f"{column} = {mark}")
+                values.append(value)
+        if conditions:
+            query += f" where {' and '.join(conditions)}"
+        if order is not None:
+            name, _, direction = order.partition(" ")
+            if direction not in ("", "asc", "desc"):
+                raise ValueError(f"{order!r} is no order: a column, perhaps with 'desc' after it.")
+            query += f" order by {self._known(name)} {direction}, {self.key} {direction}"
+        if limit is not None:
+            query += f" limit {int(limit)}"
+        return query, values
+
+    def _known(self, name: str) -> str:
+        if name not in self.names:
+            raise ValueError(f"The table {self.table.name} has no column {name!r}.")
+        return quote(name)
 
 
 def _column(column: Column) -> str:
@@ -237,3 +266,21 @@ def read_document(cursor: DuckDBPyConnection) -> Row:
     query = f'select "isThinking", "currentTask", epoch_ms("lastActivity") from {META}'
     names = ("isThinking", "currentTask", "lastActivity")
     return dict(zip(names, cursor.execute(query).fetchall()[0], strict=True))
+
+
+_DOCUMENT: Mapping[str, tuple[type, ...]] = {
+    "isThinking": (bool,),
+    "currentTask": (str, type(None)),
+    "lastActivity": (int, type(None)),
+}
+
+
+def check_document(values: Mapping[str, Any]) -> Row:
+    """What of the agent's document is set, so that it can be written; see ``State.document``."""
+    for name, value in values.items():
+        if type(value) not in _DOCUMENT.get(name, ()):
+            raise ValueError(f"agentState.{name} cannot be set to {value!r}.")
+        if type(value) is int and not MIN_TIME <= value <= MAX_TIME:
+            raise ValueError(f"agentState.{name}: {value} is out of range.")
+    result: Row = replace_surrogates(dict(values))
+    return result

@@ -97,12 +97,11 @@ def open_state(
     schema: Schema,
     folder: Path | None = None,
     *,
-    alias: str | None = None,
     head: int = 10**9,
     backend: str = BACKEND,
 ) -> State:
-    """A state under a new alias."""
-    return State.open(instance, folder, alias or alias_of(uuid4().hex), schema, backend, head)
+    """A state; one with a folder has an alias that belongs to the folder."""
+    return State.open(instance, folder, alias_of(str(folder or uuid4())), schema, backend, head)
 
 
 def query(state: State, sql: str) -> list[tuple[Any, ...]]:

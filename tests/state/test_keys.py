@@ -1,0 +1,42 @@
+"""A key index says no only of keys that are not there."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyter_agentstore.state import keys
+from jupyter_agentstore.state.keys import KeyIndex
+
+KEYS = st.sets(st.integers(0, 60).map(str), max_size=40)
+
+
+STEPS = st.lists(st.tuples(KEYS, KEYS), max_size=8)
+
+
+@given(first=st.lists(KEYS, max_size=3), steps=STEPS, merge_at=st.integers(0, 20))
+def test_it_follows_what_comes_and_goes(
+    first: list[set[str]], steps: list[tuple[set[str], set[str]]], merge_at: int
+) -> None:
+    index = KeyIndex(map(list, first))
+    index._merge_at = merge_at
+    there = set().union(*first)
+    for come, gone in steps:
+        index.update(come, gone)
+        there = (there | come) - gone
+    everything = [str(number) for number in range(70)]
+    assert {key for key in everything if key in index} == there
+    assert set(index.among(everything)) == there
+    assert set(index.among(everything[:5])) == there & set(everything[:5])
+
+
+def test_many_changes_are_merged_and_cost_eight_bytes_a_key(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(keys, "_MERGE_AT", 100)
+    index = KeyIndex()
+    for start in range(0, 20_000, 500):
+        index.update(map(str, range(start, start + 500)), ())
+    index.update((), map(str, range(19_000)))
+    assert index._base is not None
+    assert index._base.nbytes <= 8 * 20_000
+    assert len(index._added) + len(index._removed) <= index._merge_at
+    assert index.among([str(number) for number in range(20_500)]) == [str(n) for n in range(19_000, 20_000)]
