@@ -19,7 +19,7 @@ from jupyter_agentstore.core.agent_schema import agent_schema
 from jupyter_agentstore.store import Registry, draft
 
 from .report import Figure, Table, Target, percentile
-from .setting import Setting, resident
+from .setting import Setting, progress, resident
 from .texts import utterances
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ def child(folder: str, count: int) -> None:
     gc.collect()
     began = most = resident()
     sleeping = []
-    for number in range(count):
+    for number in progress(range(count), "stores"):
         sleeping.append(use(number))
         most = max(most, resident())
     gc.collect()

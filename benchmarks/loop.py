@@ -13,7 +13,7 @@ from typing import Any
 
 from .report import Figure, Table, Target, percentile
 from .server import Client, Server
-from .setting import Setting
+from .setting import Setting, progress
 from .texts import messages
 
 HEAVY = """
@@ -128,7 +128,8 @@ def _import(client: Client, part: int, total: int) -> None:
             [("v1.ConversationCreated", {"id": name, "userId": "ann", "title": name}) for name in names],
         )
     imported = json.dumps({"imported": True})
-    while batch := list(itertools.islice(said, BATCH)):
+    batches = iter(lambda: list(itertools.islice(said, BATCH)), [])
+    for batch in progress(batches, "import", -(-total // BATCH)):
         events = [
             (
                 "v1.MessageAdded",
