@@ -9,13 +9,20 @@ type Model = AnyModel<Traits>;
 
 const TRAITS = ["messages", "thinking", "title", "status", "error", "pending", "me"] as const;
 
+/** What Backbone calls listeners on: anywidget makes it the view, which has the real model. */
+interface View {
+  readonly model?: { readonly comm_live?: boolean };
+}
+
 function channelTo(model: Model): Channel {
+  // Nobody is at the other end any more once the kernel has restarted.
+  let live = true;
   return {
     read: () => ({
       messages: model.get("messages"),
       thinking: model.get("thinking"),
       title: model.get("title"),
-      status: model.get("status"),
+      status: live ? model.get("status") : "closed",
       error: model.get("error"),
       pending: model.get("pending"),
       me: model.get("me") ?? "",
@@ -35,14 +42,20 @@ function channelTo(model: Model): Channel {
           });
         }
       };
+      const lived = function (this: View | undefined): void {
+        live = this?.model?.comm_live === true;
+        changed();
+      };
       for (const name of TRAITS) {
         model.on(`change:${name}`, changed);
       }
+      model.on("comm_live_update", lived);
       return () => {
         stopped = true;
         for (const name of TRAITS) {
           model.off(`change:${name}`, changed);
         }
+        model.off("comm_live_update", lived);
       };
     },
     onAnswer(listener) {

@@ -93,6 +93,16 @@ describe("writing", () => {
     expect(model.sent).toHaveLength(1);
   });
 
+  test("with the kernel gone one cannot send either, and is told what to do", async () => {
+    const { model, root, area } = show();
+    await model.die();
+    type(area, "hello");
+    press(area, "Enter");
+    expect(model.sent).toEqual([]);
+    expect(one(root, ".agentstore-status").textContent).toBe("Closed");
+    expect(area.placeholder).toContain("run the cell again");
+  });
+
   test("what is being written outlives the view, as when a cell is shown again", () => {
     const { area, again } = show();
     type(area, "not yet");

@@ -32,6 +32,12 @@ export class Model {
     await Promise.resolve();
   }
 
+  /** As after a restart of the kernel. */
+  async die(): Promise<void> {
+    this.#call("comm_live_update");
+    await Promise.resolve();
+  }
+
   answer(message: unknown): void {
     this.#call("msg:custom", message);
   }

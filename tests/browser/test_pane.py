@@ -121,6 +121,23 @@ def test_one_key_commands_of_the_notebook_spare_whoever_reads_in_the_pane(lab: L
     expect(notebook.pane.element).to_be_visible()
 
 
+def test_a_pane_whose_kernel_has_gone_says_so_and_lives_again_when_its_cells_run(
+    lab: Lab, page: Page
+) -> None:
+    notebook = opened(lab, page, "restart")
+    pane = notebook.pane
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.locator(".lm-Menu-itemLabel", has_text="Restart Kernel…").first.click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    expect(pane.status).to_have_text("Closed", timeout=30_000)
+    expect(pane.composer).to_have_attribute("placeholder", re.compile("run the cell again"))
+    notebook.ready()
+    notebook.run()
+    expect(pane.status).to_have_text("Live", timeout=30_000)
+    pane.say("Here again")
+    expect(pane.of("agent")).to_be_visible(timeout=20_000)
+
+
 def test_hostile_text_runs_nothing_and_loads_nothing(lab: Lab, page: Page) -> None:
     hostile = json.loads(HOSTILE.read_text())
     lab.post("events?storeId=hostile", created())

@@ -22,7 +22,6 @@ export class Composer {
       class: "agentstore-input",
       rows: "1",
       dir: "auto",
-      placeholder: "Write a message…",
       "aria-label": "Message",
       "aria-describedby": hint,
       enterkeyhint: "send",
@@ -63,6 +62,7 @@ export class Composer {
   /** Whether there is anybody to send to. If not, one can still write. */
   set open(open: boolean) {
     this.#open = open;
+    this.#area.placeholder = open ? "Write a message…" : "Closed: run the cell again to go on";
     this.#draw();
   }
 
