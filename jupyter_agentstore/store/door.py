@@ -32,7 +32,8 @@ class Door:
         self._projector = projector
         self._new: dict[Key, int] = {}  # rows that accepted events insert, with the event's number
         self._commits: dict[tuple[str, str], tuple[int, int]] = {}
-        self._unchecked = 0  # the last event that came in by the sync door
+        # The last event of which only the tables know what it did: by the sync door, or written before this opening.
+        self._unchecked = log.head
 
     def check(self, commit: Commit, head: int) -> tuple[int, int] | None:
         """Whether a commit may follow the event ``head`` (which may be one that is about to be written).
@@ -47,6 +48,7 @@ class Door:
         if commit.commit_id is not None:
             earlier = self._commits.get((commit.actor, commit.commit_id))
             if earlier is None:
+                self._catch_up()
                 earlier = self._projector.state.commit_of(commit.actor, commit.commit_id)
             if earlier is not None:
                 self._compare(commit, *earlier)
@@ -100,10 +102,14 @@ class Door:
     def _is_taken(self, table: str, key: str) -> bool:
         if (table, key) in self._new:
             return True
-        if self._unchecked > self._projector.applied:
-            self._projector.wait_applied(self._log.head)
+        self._catch_up()
         state = self._projector.state
         return state.has(table, key) and state.row(table, key) is not None
+
+    def _catch_up(self) -> None:
+        """Wait for what only the tables know of."""
+        if self._unchecked > self._projector.applied:
+            self._projector.wait_applied(self._log.head)
 
     def _compare(self, commit: Commit, first: int, count: int) -> None:
         """Raise Conflict unless the earlier commit had the same content."""

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -295,3 +296,24 @@ def test_a_closed_store_says_so(registry: Registry) -> None:
     ):
         with pytest.raises(StoreClosed):
             call()
+
+
+def test_what_a_crash_left_out_of_the_tables_is_still_known_at_the_door(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    store = registry.get("coffee", create=True)
+    store.commit([conversation("c"), message("a")], actor="ada").result(30)
+    fields = {"id": "b", "conversationId": "c", "role": "user", "content": "A mocha"}
+    event = draft(agent_schema, "v1.MessageAdded", fields, door="rest", commit_id="one")
+    first = store.commit([event], actor="ada", commit_id="one").result(30)
+    for _ in range(5):
+        registry.close()
+        for file in (tmp_path / "coffee").glob("state.*"):
+            file.unlink()
+        registry = Registry(tmp_path)
+        store = registry.get("coffee", create=True)
+        again = store.commit([event], actor="ada", commit_id="one")
+        taken = store.commit([message("a")], actor="ada")
+        assert again.result(30).repeated
+        assert again.result().seqs == first.seqs
+        assert isinstance(taken.exception(30), Conflict)
+    registry.close()
