@@ -93,6 +93,10 @@ describe("Markdown", () => {
   test("keeps line breaks, emphasis, lists and headings", () => {
     expect(html("one\ntwo **three**")).toBe("<p>one<br>two <strong>three</strong></p>");
     expect(html("# A\n\n3. x\n4. y")).toBe('<h1>A</h1>\n<ol start="3">\n<li>x</li>\n<li>y</li>\n</ol>');
+    expect(html("- x\n- y\n\n> z")).toBe("<ul>\n<li>x</li>\n<li>y</li>\n</ul>\n<blockquote>\n<p>z</p>\n</blockquote>");
+    expect(html("## A\n### B\n#### C\n##### D\n###### E\n***\n~~F~~ _G_")).toMatch(
+      /^<h2>A<.*\n<h3>B<.*\n<h4>C<.*\n<h5>D<.*\n<h6>E<.*\n<hr>\n<p><del>F<\/del> <em>G<\/em><\/p>$/,
+    );
     expect(html("- [x] done\n- [ ] open")).toContain("☑");
   });
 

@@ -9,7 +9,7 @@ export const LONG = 20_000;
 
 /** HTML that people and models write into Markdown, passed on without its attributes. All else is shown as it was typed. */
 const INLINE = ["b", "br", "del", "details", "em", "i", "ins", "kbd", "mark", "s", "small", "strong", "sub", "summary", "sup", "u"];
-const BLOCK = ["a", "blockquote", "code", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol", "p", "pre"];
+const BLOCK = ["a", "blockquote", "code", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol", "p", "pre", "ul"];
 const TABLE = ["table", "tbody", "td", "th", "thead", "tr"];
 const PASSED = new RegExp(`&lt;(/?(?:${INLINE.join("|")}))\\s*/?&gt;`, "gi");
 
