@@ -85,6 +85,7 @@ class Crash:
         self._texts = itertools.cycle([text for _, text in utterances()])
         self._guard = threading.Lock()
         self._heard = threading.Event()
+        self._known: set[str] = set()
 
     def round(self, longest: float = 1.0) -> None:
         """Start, let everybody commit for a random while of at most ``longest`` seconds, kill, check."""
@@ -143,8 +144,6 @@ class Crash:
                     self._one(client, book, number)
         except (OSError, http.client.HTTPException):
             pass
-        except Refused as error:
-            self._fault(f"client {number} was refused: {error}")
 
     def _one(self, client: Client, book: Book, number: int) -> None:
         """One commit. What was sent last and not heard of is sent again, as a client would."""
@@ -153,9 +152,11 @@ class Crash:
         try:
             self._send(client, commit)
         except Refused as error:
-            if error.status != 503:
-                raise
-            time.sleep(0.01)  # the server is up and has not opened its stores yet
+            if error.status == 503:  # the server is up and has not opened its stores yet
+                time.sleep(0.01)
+            else:
+                self._fault(f"commit {commit.id}, sent {'again' if again else 'once'}, was refused: {error}")
+                book.unheard = None
             return
         book.acknowledged.append(commit)
         book.unheard = None
@@ -290,7 +291,9 @@ class Crash:
                 self._fault(f"{key} is {store.status()[key]}, after a rebuild {rebuilt.status()[key]}")
 
     def _fault(self, what: str) -> None:
-        self.tally.faults.append(f"round {self.tally.rounds}: {what}")
+        if what not in self._known:  # a fault is found again in each later round
+            self._known.add(what)
+            self.tally.faults.append(f"round {self.tally.rounds}: {what}")
 
 
 def _number(answer: Any) -> int:
