@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
+_MAX_SPILL = "4GB"  # on disk, for the queries of users; DuckDB would take nine tenths of what is free
+
+
 def alias_of(store_id: str) -> str:
     """The catalog name of a store: ``s_`` and a hash of its id without regard to case.
 
@@ -39,7 +42,7 @@ class Instance:
         folder: with ``locked``, the only folder whose files it can attach.
         threads: worker threads of the instance.
         memory_limit: such as ``"2GB"``; None for DuckDB's default.
-        locked: no access to anything outside ``folder``, no extensions, settings frozen.
+        locked: no access to anything outside ``folder``, no extensions, settings frozen, little spilled to disk.
         settings: further DuckDB settings.
     """
 
@@ -61,10 +64,14 @@ class Instance:
         config["temp_directory"] = str((folder or Path(tempfile.gettempdir())) / f".spill-{os.getpid()}")
         if memory_limit:
             config["memory_limit"] = memory_limit
+        if locked:
+            config["max_temp_directory_size"] = _MAX_SPILL
         config.update(settings or {})
         self._connection = duckdb.connect(":memory:", config=config)
         self._cursors: dict[str, list[DuckDBPyConnection]] = {}
         self._guard = threading.Lock()
+        # The same days and hours wherever the server stands.
+        self._connection.execute("set global TimeZone = 'UTC'")
         if locked:
             if folder is not None:
                 self._connection.execute(f"set allowed_directories = [{literal(str(folder.resolve()))}]")

@@ -121,6 +121,18 @@ SPECIAL = _names("""
 """)
 """Functions of which ``size`` looks at the arguments."""
 
+INTERVALS = _names("""
+    to_centuries to_days to_decades to_hours to_microseconds to_millennia to_milliseconds to_minutes to_months
+    to_quarters to_seconds to_weeks to_years
+""")
+"""Functions that make an interval of a number; ``interval 1 day`` is one of them."""
+
+HANDING_ON = AGGREGATES | _names("""
+    array_extract element_at lag lead list_element list_extract list_first list_last list_pack list_value
+    map_extract_value nth_value first_value last_value row struct_extract struct_extract_at struct_pack unnest
+""")
+"""Functions that point into their arguments and copy nothing, or copy it where ``memory_limit`` holds."""
+
 MAPPING = _names("apply array_apply array_transform list_apply list_transform")
 FILTERING = _names("array_filter filter list_filter")
 REDUCING = _names("array_reduce list_reduce reduce")

@@ -6,6 +6,7 @@ What belongs here: the walk over expressions, functions and types. Queries and t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..core.errors import QueryRefused
@@ -46,6 +47,7 @@ class Expressions:
         self._conditions = 0
         self._distinct = 0
         self._spent = NOTHING
+        self._grows = False
 
     def query(self, node: Node, outer: Scope) -> Shape:
         """Check a query and say what its columns are like."""
@@ -74,11 +76,23 @@ class Expressions:
             raise too_deep()
 
     def _spend(self, name: str, made: Size) -> Size:
+        """Account for a value that is made anew for each row."""
+        self._grows = self._grows or bool(made.running)
+        if made.copied:
+            raise QueryRefused(
+                f"{name}: a value that was gathered (by list, string_agg, a recursion, …) would be copied for each "
+                "row of a join. Do this where it is gathered, or take it apart with unnest() after FROM."
+            )
         self._spent += made
         if made.exceeds(size.VALUE) or self._spent.exceeds(size.STATEMENT):
             raise QueryRefused(
                 f"{name}: the result could become too large; bound it, or make less of it at once."
             )
+        return made
+
+    def _hand_on(self, name: str, made: Size) -> Size:
+        """Account for a value that points into others."""
+        self._spend(name, replace(made, gathered=max(made.gathered, made.copied), copied=0))
         return made
 
     def _modifier(self, node: Node, scope: Scope) -> None:
@@ -194,13 +208,16 @@ class Expressions:
         if kind == "OPERATOR_UNPACK":
             return scope.row() | size.total(made)
         if kind == "ARRAY_CONSTRUCTOR":
-            return self._spend("A list", size.total(made) + SMALL * len(made))
+            return self._hand_on("A list", size.total(made) + SMALL * len(made))
+        if kind == "ARRAY_SLICE":
+            return self._spend("[…:…]", made[0] | SMALL)
         return size.largest(made) | SMALL
 
     def _subquery(self, node: Node, scope: Scope) -> Size:
         if "child" in node:
             self._expression(node["child"], scope)
-        return self.query(self._part("subquery", node["subquery"])["node"], scope).column | SMALL
+        made = self.query(self._part("subquery", node["subquery"])["node"], scope).column | SMALL
+        return made if scope.one_row else made.repeated()
 
     def _lambda(self, node: Node, scope: Scope) -> Size:
         # Where no lambda belongs, DuckDB takes `a -> b` for the path into JSON.
@@ -238,7 +255,8 @@ class Expressions:
             self._expressions(arguments[2:], scope)
             return self._spend(name, SMALL if name in allowed.SMALL else made)
         made = size.result(name, arguments, self._expressions(arguments, scope))
-        return self._spend(f"{name}()", made)
+        account = self._hand_on if name in allowed.HANDING_ON else self._spend
+        return account(f"{name}()", made)
 
     def _window(self, node: Node, scope: Scope) -> Size:
         name = self._function_name(node)
@@ -251,7 +269,8 @@ class Expressions:
         made = self._expressions((node[key] for key in others if key in node), scope)
         arguments = [self._part("argument", argument)["expression"] for argument in node.get("arguments", ())]
         made = self._expressions(arguments, scope) + made
-        return self._spend(f"{name}()", size.result(name, arguments, made))
+        result = self._hand_on(f"{name}()", size.result(name, arguments, made))
+        return result if name in allowed.COLLECTING else result.repeated()
 
     def _json_path(self, value: Node, path: Node, scope: Scope) -> Size:
         made = self._expression(value, scope) | SMALL

@@ -6,26 +6,30 @@ own words. What a statement may be is decided by ``statement``; its answer as JS
 
 from __future__ import annotations
 
+import os
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import AgentStoreError, QueryFailed, QueryTimeout, QueryTooLarge
 from .answer import to_json, unique
-from .statement import check
+from .statement import Checked, check
 
 if TYPE_CHECKING:
     import pyarrow
-    from duckdb import DuckDBPyConnection
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 __all__ = ["Limits", "check", "run", "to_json"]
 
-_BATCH = 1_024  # rows that are fetched at once
-_AGAIN = 0.05  # seconds between interrupts: one that comes between two statements is lost
+_BATCH, _BULKY_BATCH = 256, 4  # rows that are fetched at once
+_LOOK = 0.05  # seconds between looks at the clock and at the process's memory
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4_096
 _MESSAGE = 2_000  # characters; a failed conversion quotes the whole value
 
 
@@ -37,11 +41,14 @@ class Limits:
         seconds: of time, until it is interrupted.
         rows: of the answer.
         bytes: of the answer, as Arrow holds it.
+        memory: bytes by which the whole process may grow meanwhile, until the query is interrupted. It stands behind
+            DuckDB's ``memory_limit``, which does not count everything; others in the process grow too, so it is wide.
     """
 
     seconds: float = 10.0
     rows: int = 100_000
     bytes: int = 64_000_000
+    memory: int = 4_000_000_000
 
 
 def run(
@@ -73,13 +80,14 @@ def run(
     import duckdb
     import pyarrow
 
-    watch = _Watch(cursor, limits.seconds)
+    watch = _Watch(cursor, limits)
     try:
-        check(cursor, sql, tables).check(_named(params))
+        checked = check(cursor, sql, tables)
+        checked.patterns.check(_named(params))
         cursor.execute("begin transaction read only").fetchall()
         try:
             with watch:
-                return _fetch(cursor, sql, params, limits)
+                return _fetch(cursor, sql, params, checked, limits)
         finally:
             with suppress(duckdb.Error):
                 cursor.rollback()
@@ -92,13 +100,23 @@ def run(
 
 
 def _fetch(
-    cursor: DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None, limits: Limits
+    cursor: DuckDBPyConnection,
+    sql: str,
+    params: Sequence[Any] | Mapping[str, Any] | None,
+    checked: Checked,
+    limits: Limits,
 ) -> pyarrow.Table:
     import pyarrow
 
     values = dict(params) if isinstance(params, Mapping) else list(params or ())
     # `sql` gives what it finds part by part; `execute` would first gather it all.
-    reader = cursor.sql(sql, params=values or None).to_arrow_reader(_BATCH)
+    found = cursor.sql(sql, params=values or None)
+    if found is None:
+        raise QueryFailed("The statement has no answer.")
+    names = unique(found.columns)
+    if checked.repeating:
+        found = _counted(found)
+    reader = found.to_arrow_reader(_BULKY_BATCH if checked.bulky else _BATCH)
     try:
         batches, rows, size = [], 0, 0
         for batch in reader:
@@ -116,7 +134,17 @@ def _fetch(
         table = pyarrow.Table.from_batches(batches, reader.schema)
     finally:
         reader.close()
-    return table.rename_columns(unique(table.column_names))
+    return table.rename_columns(names)
+
+
+def _counted(found: DuckDBPyRelation) -> DuckDBPyRelation:
+    """The same rows by way of a sort, in which DuckDB counts their bytes against its ``memory_limit``.
+
+    Without one it copies 2,048 rows at a time where nothing counts them, each with its own copy of a value that a
+    join only pointed to.
+    """
+    order = '"agentstore row"'
+    return found.project(f"*, row_number() over () as {order}").order(order).project(f"* exclude ({order})")
 
 
 def _named(params: Sequence[Any] | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -133,12 +161,18 @@ def _named(params: Sequence[Any] | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 class _Watch:
-    """Interrupts a connection when its time is up, and never after it was left."""
+    """Interrupts a connection when its time is up or the process has grown, and never after it was left.
 
-    def __init__(self, cursor: DuckDBPyConnection, seconds: float) -> None:
+    Attributes:
+        expired: its time was up.
+        swollen: the process had grown.
+    """
+
+    def __init__(self, cursor: DuckDBPyConnection, limits: Limits) -> None:
         self.expired = False
+        self.swollen = False
         self._cursor = cursor
-        self._seconds = seconds
+        self._limits = limits
         self._guard = threading.Lock()
         self._left = threading.Event()
 
@@ -152,15 +186,31 @@ class _Watch:
             self._left.set()
 
     def _wait(self) -> None:
-        pause = self._seconds
-        while not self._left.wait(pause):
+        began, resident = time.monotonic(), _resident()
+        left = self._limits.seconds
+        while not self._left.wait(max(0.0, min(left, _LOOK))):
+            left = self._limits.seconds - (time.monotonic() - began)
+            if self.expired or self.swollen:
+                left = _LOOK
+            elif left <= 0:
+                self.expired = True
+            elif _resident() - resident > self._limits.memory:
+                self.swollen = True
+            else:
+                continue
             with self._guard:
                 if self._left.is_set():
                     return
-                self.expired = True
                 with suppress(Exception):  # closed meanwhile
-                    self._cursor.interrupt()
-            pause = _AGAIN
+                    self._cursor.interrupt()  # again and again: one between two statements is lost
+
+
+def _resident() -> int:
+    """Bytes of memory that the process holds; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 # DuckDB's errors in our words
@@ -179,9 +229,13 @@ def _cleaned(message: str) -> str:
 
 def _translated(error: Exception, watch: _Watch, limits: Limits) -> AgentStoreError:
     text = str(error)
-    if watch.expired and "INTERRUPT" in text.upper():
+    interrupted = text.startswith("INTERRUPT")
+    if interrupted and watch.expired:
         return QueryTimeout(f"The query ran longer than {limits.seconds:g} seconds and was stopped.")
-    if isinstance(error, MemoryError) or "Out of Memory" in text or "bad_alloc" in text:
+    no_memory = (
+        text.startswith(("Out of Memory", "Invalid Input Error: Arrow Appender")) or "std::bad_alloc" in text
+    )
+    if isinstance(error, MemoryError) or no_memory or (interrupted and watch.swollen):
         return QueryTooLarge(
             "The query needs more memory than a query may have. Filter earlier, select fewer columns, "
             "or join fewer rows at once."

@@ -29,12 +29,14 @@ class Shape:
         row: all columns together, as a table's name used as a value means them.
         columns: how many there are.
         names: what they are called, or None if that is not known of all.
+        parts: whether its rows are the parts of a list in the table before it.
     """
 
     column: Size = NOTHING
     row: Size = NOTHING
     columns: int = 0
     names: frozenset[str] | None = frozenset()
+    parts: bool = False
 
     @classmethod
     def of(cls, columns: Sequence[Size]) -> Shape:
@@ -53,6 +55,10 @@ class Shape:
     def with_columns(self, column: Size, row: Size, columns: int) -> Shape:
         """It with several more columns, none larger than ``column`` and together as large as ``row``."""
         return Shape(self.column | column, self.row + row, self.columns + columns, None)
+
+    def repeated(self) -> Shape:
+        """It where its rows may be repeated."""
+        return replace(self, column=self.column.repeated(), row=self.row.repeated())
 
     def renamed(self) -> Shape:
         """It with other names, which need not be known."""
@@ -80,11 +86,21 @@ class Scope:
         self.variables: dict[str, Size] = {}
         self._aliases: dict[str, Size] = {}
         self._sources: list[tuple[str, Shape]] = []
+        self._unnests = False
         self._outer = outer
 
     def add(self, name: str, shape: Shape) -> None:
-        """Add a table, under its alias; one without has an empty name."""
-        self._sources.append((name, shape))
+        """Add a table, under its alias; one without has an empty name. Two or more may repeat each other's rows."""
+        parts = shape.parts and len(self._sources) == 1  # of the one table before it: each is there once
+        if self._sources:
+            self.repeat()
+        several = bool(self._sources) and not parts
+        self._sources.append((name, shape.repeated() if several else shape))
+
+    def repeat(self, unnests: bool = False) -> None:
+        """Note that the rows of the tables so far may be there several times."""
+        self._unnests = self._unnests or unnests
+        self._sources = [(name, shape.repeated()) for name, shape in self._sources]
 
     def name(self, alias: str, value: Size) -> None:
         """Add the alias of a column of the result, which its neighbours can use."""
@@ -100,37 +116,48 @@ class Scope:
             scope = scope._outer
         return None
 
+    @property
+    def one_row(self) -> bool:
+        """Whether it certainly has but one row, as a SELECT without FROM."""
+        query = self._query()
+        return not query._sources and not query._unnests
+
     def column(self) -> Size:
         """The largest column of the tables after FROM."""
-        return size.largest([shape.column for _, shape in self._around()._sources])
+        return size.largest([shape.column for _, shape in self._query()._sources])
 
     def row(self) -> Size:
         """All columns of the tables after FROM together."""
-        return size.total([shape.row for _, shape in self._around()._sources])
+        return size.total([shape.row for _, shape in self._query()._sources])
 
     def width(self) -> int:
         """How many columns the tables after FROM have."""
-        return sum(shape.columns for _, shape in self._around()._sources)
+        return sum(shape.columns for _, shape in self._query()._sources)
 
     def resolve(self, names: Sequence[str]) -> Size:
         """The size of what a reference means: a column, a field of one, a table as a value, an alias, a variable."""
         head, *fields = (folded(name) for name in names)
         made = SMALL
         scope: Scope | None = self
+        inside = (
+            True  # the query that the reference stands in; those around it may see each row several times
+        )
         while scope is not None:
             if head in scope.variables:
                 return made | scope.variables[head]
-            made |= scope._aliases.get(head, NOTHING)
+            found = scope._aliases.get(head, NOTHING)
             for name, shape in scope._sources:
                 called = not name or name == head or name in fields
                 if shape.may_have(head) or (fields and called):
-                    made |= shape.column
+                    found |= shape.column
                 if not fields and (name == head or (not name and head.startswith(_UNNAMED))):
-                    made |= shape.row
+                    found |= shape.row
+            made |= found if inside else found.repeated()
+            inside = inside and bool(scope.variables)
             scope = scope._outer
         return made
 
-    def _around(self) -> Scope:
+    def _query(self) -> Scope:
         """The nearest scope that is a query's: a lambda has no FROM of its own."""
         scope = self
         while scope.variables and scope._outer is not None:

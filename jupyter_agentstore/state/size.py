@@ -11,7 +11,7 @@ Bounds are rough, to a small factor; what they must catch is growth: a product, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.errors import QueryRefused
@@ -28,13 +28,17 @@ class Size:
     Args:
         fixed: bytes, whatever the data.
         stored: times the longest value of the tables' columns, or a parameter.
-        gathered: times what aggregates like ``list`` or ``string_agg`` gather (``memory_limit`` holds for that).
+        gathered: times what aggregates like ``list`` or ``string_agg`` gather; ``memory_limit`` holds for all such
+            values of a query together.
+        copied: times the same, but where a join may repeat such a value for each of many rows. That costs nothing
+            until a function makes a new value of each.
         running: times the value of the step before, in a recursion or a reduction.
     """
 
     fixed: int = 0
     stored: int = 0
     gathered: int = 0
+    copied: int = 0
     running: int = 0
 
     def __add__(self, other: Size) -> Size:
@@ -42,6 +46,7 @@ class Size:
             self.fixed + other.fixed,
             self.stored + other.stored,
             self.gathered + other.gathered,
+            self.copied + other.copied,
             self.running + other.running,
         )
 
@@ -51,29 +56,39 @@ class Size:
             max(self.fixed, other.fixed),
             max(self.stored, other.stored),
             max(self.gathered, other.gathered),
+            max(self.copied, other.copied),
             max(self.running, other.running),
         )
 
     def __mul__(self, factor: int) -> Size:
-        return Size(self.fixed * factor, self.stored * factor, self.gathered * factor, self.running * factor)
+        return self.each(lambda part: part * factor)
+
+    def each(self, change: Callable[[int], int]) -> Size:
+        """It with every part changed."""
+        return Size(
+            change(self.fixed),
+            change(self.stored),
+            change(self.gathered),
+            change(self.copied),
+            change(self.running),
+        )
 
     @property
     def varies(self) -> bool:
         """Whether it depends on data."""
-        return bool(self.stored or self.gathered or self.running)
+        return bool(self.stored or self.gathered or self.copied or self.running)
 
     def exceeds(self, other: Size) -> bool:
         """Whether any part of it is larger than the other's."""
-        return (
-            self.fixed > other.fixed
-            or self.stored > other.stored
-            or self.gathered > other.gathered
-            or self.running > other.running
-        )
+        return self | other != other
 
     def steady(self) -> Size:
         """It without what comes from the step before."""
-        return Size(self.fixed, self.stored, self.gathered)
+        return replace(self, running=0)
+
+    def repeated(self) -> Size:
+        """It where rows are repeated."""
+        return replace(self, gathered=0, copied=max(self.gathered, self.copied)) if self.gathered else self
 
 
 NOTHING = Size()
@@ -82,10 +97,10 @@ STORED = Size(stored=1)
 GATHERED = Size(gathered=1)
 RUNNING = Size(running=1)
 
-VALUE = Size(100_000, 128, 16, 16)
-"""What one value may be. DuckDB works on 2,048 rows at a time."""
+VALUE = Size(fixed=100_000, stored=64, gathered=16, copied=0, running=16)
+"""What one value that a function makes may be. DuckDB works on 2,048 rows at a time."""
 
-STATEMENT = Size(1_000_000, 5_000, 128, 128)
+STATEMENT = Size(fixed=1_000_000, stored=5_000, gathered=128, copied=0, running=128)
 """What the results of all of a statement's calls may be together."""
 
 Nodes = Sequence[dict[str, Any]]
@@ -114,20 +129,13 @@ def for_each(elements: Size, value: Size, name: str) -> Size:
         QueryRefused: both depend on data, so that the result grows with their product.
     """
     if not value.varies:
-        return elements * value.fixed if value.fixed <= 1 else _shared(elements, value.fixed)
+        return elements.each(lambda part: -(-part * value.fixed // ELEMENT))
     if elements.varies:
         raise QueryRefused(
             f"{name}(): the result grows with the product of two values of unknown size. Take the list apart "
             "with unnest() after FROM instead, where other columns can be used row by row."
         )
     return value * -(-elements.fixed // ELEMENT)
-
-
-def _shared(elements: Size, each: int) -> Size:
-    def of(part: int) -> int:
-        return -(-part * each // ELEMENT)
-
-    return Size(of(elements.fixed), of(elements.stored), of(elements.gathered), of(elements.running))
 
 
 # Constants in the statement's tree
@@ -163,6 +171,18 @@ def bound_of(node: dict[str, Any]) -> int | None:
     return None if number is None or abs(number) > 2**62 else max(0, int(number))
 
 
+def _is_number(node: dict[str, Any]) -> bool:
+    """Whether it is certainly a number, a time or an interval, so that ``+`` adds and joins no lists."""
+    if node.get("class") == "CAST":
+        return (
+            str(node["type_expr"].get("type_name", "")).lower()
+            not in allowed.LONG_TYPES | allowed.NESTED_TYPES
+        )
+    if node.get("class") == "FUNCTION":
+        return node.get("function_name") in allowed.INTERVALS
+    return number_of(node) is not None
+
+
 # What functions make of their arguments
 
 
@@ -183,7 +203,7 @@ def result(name: str, nodes: Nodes, sizes: Sequence[Size]) -> Size:
     if name in allowed.COLLECTING or len(nodes) > allowed.TOP.get(name, len(nodes)):
         again = Size(running=2) if any(size.running for size in sizes) else NOTHING
         return GATHERED + again
-    if name in allowed.SMALL:
+    if name in allowed.SMALL or (name == "+" and any(map(_is_number, nodes))):
         return SMALL
     if name in allowed.STEADY:
         return largest(sizes) | SMALL

@@ -6,6 +6,7 @@ lists of ``allowed``; how large values become is worked out by ``size``. Whateve
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from . import allowed, size
 from .expression import Expressions, Node, no_function, too_deep
 from .patterns import Patterns
 from .scope import Scope, Shape, folded
-from .size import GATHERED, RUNNING, SMALL, STORED
+from .size import GATHERED, NOTHING, RUNNING, SMALL, STORED
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -38,7 +39,22 @@ _UNKNOWN = "This form of statement is not known here."
 _TREE = "select json_serialize_sql(?, skip_null := true, skip_empty := true, skip_default := true)"
 
 
-def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Patterns:
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a statement that may run.
+
+    Args:
+        patterns: what its parameters are used for; their values are to be checked with it.
+        bulky: whether single values of its answer can be large, as those of ``list`` and ``string_agg``.
+        repeating: whether a join may repeat such values from row to row of the answer.
+    """
+
+    patterns: Patterns
+    bulky: bool = False
+    repeating: bool = False
+
+
+def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Checked:
     """Refuse a statement that does more than to read the given tables.
 
     Args:
@@ -47,7 +63,7 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Patte
         tables: the names of the tables and views that it may read, without regard to case.
 
     Returns:
-        What its parameters are used for; their values are to be checked with it.
+        What is to be known to run it.
 
     Raises:
         QueryRefused: it does something that is not on the lists, or its values could grow without bound.
@@ -70,14 +86,15 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Patte
         raise QueryRefused("Only one statement can be run at a time.")
     checker = _Checker(tables)
     try:
-        checker.query(statements[0]["node"], Scope())
+        column = checker.query(statements[0]["node"], Scope()).column
         if not _all_seen(statements[0], checker.seen):
             raise QueryRefused(_UNKNOWN)
     except RecursionError:
         raise too_deep() from None
     except (KeyError, TypeError, AttributeError) as error:
         raise QueryRefused(_UNKNOWN) from error
-    return checker.patterns
+    bulky = bool(column.gathered or column.copied or column.running)
+    return Checked(checker.patterns, bulky, repeating=bool(column.copied))
 
 
 def _parse(cursor: DuckDBPyConnection, sql: str) -> list[Node]:
@@ -108,6 +125,15 @@ def _where(sql: str, position: object) -> str:
     except ValueError:
         return ""
     return f" (line {before.count(chr(10)) + 1}, character {len(before) - before.rfind(chr(10))})"
+
+
+def _unnests(value: object) -> bool:
+    """Whether a part of a tree calls unnest()."""
+    if isinstance(value, dict):
+        if "select_list" in value:  # a query of its own
+            return False
+        return value.get("function_name") == "unnest" or any(map(_unnests, value.values()))
+    return isinstance(value, list) and any(map(_unnests, value))
 
 
 def _all_seen(value: object, seen: set[int]) -> bool:
@@ -186,12 +212,9 @@ class _Checker(Expressions):
             raise QueryRefused(
                 "A recursive WITH may add to the value of the step before, but not multiply it (x || x, list(x))."
             )
-        shape = Shape(
-            first.column | step.column.steady() | GATHERED,
-            first.row | step.row.steady() | GATHERED,
-            first.columns,
-            names,
-        )
+        gathered = GATHERED if self._grows else NOTHING
+        column = first.column | step.column.steady() | gathered
+        shape = Shape(column, first.row | step.row.steady() | gathered, first.columns, names)
         scope.add("", shape)
         for modifier in node.get("modifiers", ()):
             self._modifier(modifier, scope)
@@ -203,6 +226,8 @@ class _Checker(Expressions):
             self._table(node["from_table"], scope)
         if len(node.get("group_sets", ())) > MAX_GROUPINGS:
             raise QueryRefused(f"There are more than {MAX_GROUPINGS} grouping sets.")
+        if _unnests(node["select_list"]):
+            scope.repeat(unnests=True)
         shape = Shape()
         for item in node["select_list"]:
             before = self._stars
@@ -291,7 +316,9 @@ class _Checker(Expressions):
         made = self._expressions(
             (self._part("argument", a)["expression"] for a in function["arguments"]), scope
         )
-        return Shape.of([size.largest(made) if name == "unnest" else SMALL] * 2)
+        if name != "unnest":
+            return Shape.of([SMALL])
+        return replace(Shape.of([size.largest(made)]), parts=True)
 
     def _pivot(self, node: Node, scope: Scope) -> Shape:
         inner = Scope(scope)
@@ -309,4 +336,6 @@ class _Checker(Expressions):
         if columns > MAX_COLUMNS:
             raise QueryRefused(f"PIVOT would make more than {MAX_COLUMNS:,} columns.")
         column = size.largest(made) | inner.column()
+        if "unpivot_names" in node:
+            self._spend("UNPIVOT", column)
         return Shape(column, inner.row() + column * entries, columns, None)

@@ -59,7 +59,8 @@ class Sandbox:
             ).fetchall()
             writer.execute(
                 """insert into events
-                select seq, timestamp, actor, 'v1.MessageAdded', json_object('id', id), 'server', 'rest' from messages"""
+                select seq, timestamp, actor, 'v1.MessageAdded', json_object('id', id), 'server', 'rest'
+                from messages"""
             ).fetchall()
         self.cursor: DuckDBPyConnection = self.instance.cursor(OWN)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -26,7 +27,9 @@ from jupyter_agentstore.core.errors import (
     QueryTimeout,
     QueryTooLarge,
 )
+from jupyter_agentstore.state.patterns import Patterns
 from jupyter_agentstore.state.query import Limits, run, to_json
+from jupyter_agentstore.state.statement import Checked
 from tests.state.sandbox import OTHER, OWN, SECRET, TABLES, Sandbox
 from tests.state.test_statement import ALLOWED, REFUSED
 
@@ -165,10 +168,8 @@ def test_variables_of_the_caller_are_no_tables(sandbox: Sandbox) -> None:
 def test_the_transaction_and_the_instance_hold_without_the_check(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    class Everything:
-        def check(self, params: Any) -> None: ...
-
-    monkeypatch.setattr("jupyter_agentstore.state.query.check", lambda *_: Everything())
+    anything = Checked(Patterns())
+    monkeypatch.setattr("jupyter_agentstore.state.query.check", lambda *_: anything)
     before = sandbox.fingerprint()
     target = tmp_path / "x"
     for sql in (
@@ -276,6 +277,10 @@ HEAVY = [
     f"select {', '.join(f'upper(content || {i})' for i in range(500))} from messages",
     f"select count(*) from {', '.join(f'messages m{i}' for i in range(20))}",
     "select * from messages a, messages b",
+    "select * from (select list(content) as x from messages), range(100000)",
+    "select [x, x, x, x] from (select list(content) as x from messages), range(2048)",
+    "select {'a': x, 'b': [x, x]}, x[1], coalesce(x, []) from (select list(content) as x from messages), range(2048)",
+    *REFUSED["copied for each row"].strip().splitlines(),
     *REFUSED["too large"].strip().splitlines(),
     *REFUSED["but not multiply it"].strip().splitlines(),
 ]
@@ -306,6 +311,16 @@ def test_memory_stays_bounded_whatever_is_asked() -> None:
     )
     assert done.returncode == 0, done.stderr[-2_000:]
     assert int(done.stdout) < 1_500_000  # kilobytes
+
+
+def test_a_query_for_which_the_process_grows_too_much_is_interrupted(large: Sandbox) -> None:
+    # DuckDB's own limit does not count the chunks in which a filter collects what is left of its rows.
+    sql = """
+        select sum(len(x)) from (select string_agg(content) as x from messages) g, messages m
+        where (len(x) + m.seq) % 50 = 1"""
+    with pytest.raises(QueryTooLarge, match="memory"):
+        large.run(sql, seconds=60, memory=200_000_000)
+    assert usable(large)
 
 
 def test_queries_run_side_by_side(sandbox: Sandbox) -> None:
@@ -569,6 +584,32 @@ def test_an_empty_answer_still_has_its_columns(sandbox: Sandbox) -> None:
     table = sandbox.run("select id, seq from messages where false")
     assert table.column_names == ["id", "seq"]
     assert to_json(table) == []
+
+
+def test_values_that_a_join_repeats_come_in_order_and_under_their_names(sandbox: Sandbox) -> None:
+    table = sandbox.run(
+        """select c.id, l.seqs, 1 as a, 2 as a, 3 as "A" from conversations c
+            left join (select "conversationId" as id, list(seq order by seq) as seqs from messages group by all) l
+            using (id) order by c.id desc"""
+    )
+    assert table.column_names == ["id", "seqs", "a", "a_1", "A"]
+    assert table.column("id").to_pylist() == ["c4", "c3", "c2", "c1", "c0"]
+    assert table.column("seqs").to_pylist()[4] == list(range(1, 51, 5))
+
+
+def test_hours_and_days_are_those_of_utc_wherever_the_server_stands() -> None:
+    code = """
+        from tests.state.sandbox import Sandbox
+        print(Sandbox().rows("select hour(timestamptz '2024-06-01 23:00:00Z'), '2024-06-01'::timestamptz::varchar"))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"TZ": "Asia/Tokyo"},
+    )
+    assert done.stdout == "[(23, '2024-06-01 00:00:00+00')]\n", done.stderr
 
 
 def test_the_order_asked_for_is_the_order_given(large: Sandbox) -> None:

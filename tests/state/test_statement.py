@@ -160,6 +160,12 @@ select * from messages where role in ('user', 'assistant') and not seq is null a
 select #1 from messages
 select seq as a, a + 1 as b, a * b as c from messages
 select current_date, current_timestamp, now(), today(), uuid(), random(), typeof(1), pi()
+select c.title, l.names, l.names[1], coalesce(l.text, '-'), len(l.names), l.names from conversations c left join (select "conversationId" as id, list(content) as names, string_agg(content) as text from messages group by all) l using (id)
+select upper(w), count(*) from (select list(content) as l from messages group by role), unnest(l) as t(w) group by all
+select upper(s), array_to_string(l, ', ') from (select string_agg(content) as s, list(content) as l from messages group by role)
+select strftime(d, '%a'), count(m.id) from (with recursive days(d) as (select date '2024-01-01' union all select (d + interval 1 day)::date from days where d < date '2024-01-10') select * from days) left join messages m on m.timestamp::date = d group by all
+select c.id, array(select content from messages m where m."conversationId" = c.id order by seq) from conversations c
+select array_to_string(array(select content from messages order by seq), ' ')
 select e.seq, e.name, a.reason from events e left join anomalies a using (seq)
 select * from "agentState"
 """.strip().splitlines()
@@ -436,6 +442,27 @@ select concat(*columns(*), *columns(*), *columns(*)) from (select content as a, 
 select list_transform(str_split(content, ' '), lambda x: content) from messages
 select list_transform(l, lambda x: list_transform(l, lambda y: 1)) from (select list(seq) as l from messages)
 select list_transform(l, lambda x: l) from (select list(seq) as l from messages)
+""",
+    "copied for each row": """
+select len(x || i) from (select string_agg(content) as x from messages), range(2048) t(i)
+select to_json(list_concat(x, [i])) from (select list(seq) as x from messages), range(2048) t(i)
+select x[1:2] from (select list(seq) as x from messages), messages
+select upper(x) from (select string_agg(content) as x from messages) join messages on true
+select upper(x) from messages left join (select string_agg(content) as x from messages) on true
+select lower((select string_agg(content) from messages)) from messages
+select array_to_string(array(select content from messages), ',') from messages
+select (select max(g.x || m.id) from messages m) from (select string_agg(content) as x from messages) g
+select upper(x), unnest(range(2048)) from (select string_agg(content) as x from messages)
+select upper(y) from (select x as y, unnest(range(2048)) as i from (select string_agg(content) as x from messages))
+select upper(y) from (select first_value(x) over () as y from (select string_agg(content) as x from messages group by role))
+with g as (select string_agg(content) as x from messages), h as (select g.x from g, messages) select x || 'a' from h
+select x::json from (select list(seq) as x from messages), messages
+select [y || 'a' for y in x] from (select list(content) as x from messages), messages
+select list_filter(x, lambda y: y > 1) from (select list(seq) as x from messages), messages
+select upper(w) from (select list(content) as x from messages), unnest(x) t(w), messages
+select * from messages m, lateral (select upper(x) from (select string_agg(content) as x from messages) g, range(2)) l
+with recursive t(x) as (select 'a' union all select x || 'b' from t) select upper(t.x) from t, messages
+with recursive t(x) as (select string_agg(content) from messages union all select x || 'b' from t, range(2048)) select 1 from t
 """,
     "but not multiply it": """
 with recursive t(x) as (select 'a' union all select x || x from t) select max(len(x)) from t
