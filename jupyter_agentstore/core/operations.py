@@ -79,20 +79,6 @@ class BadOperation(Exception):
     """A materializer's operation that its tables do not allow."""
 
 
-def key_of(operation: Operation, table: Table) -> str:
-    """The primary key that the operation names in its table.
-
-    Raises:
-        BadOperation: the key is no text.
-    """
-    kind = type(operation)
-    of_row = kind is Insert or kind is Upsert
-    key = operation.row.get(table.key) if of_row else operation.key  # type: ignore[union-attr]
-    if type(key) is not str:
-        raise BadOperation(f"The key of {table.name} must be text, not {type(key).__name__}.")
-    return key
-
-
 def apply(
     operations: Sequence[Operation],
     schema: Schema,
@@ -115,14 +101,19 @@ def apply(
     """
     tables = schema.tables
     done: dict[tuple[str, str], RowChange] = {}
+    vanished = False  # a row came and went
     for operation in operations:
         table = tables.get(operation.table)
         if table is None:
             raise BadOperation(f"There is no table {operation.table!r}.")
-        name, key = table.name, key_of(operation, table)
-        earlier = done.get((name, key)) if done else None
-        before = read(name, key) if earlier is None else earlier.after
         kind = type(operation)
+        puts = kind is Insert or kind is Upsert  # isinstance would cost an event more than all else here
+        key = operation.row.get(table.key) if puts else operation.key  # type: ignore[union-attr]
+        if type(key) is not str:
+            raise BadOperation(f"The key of {table.name} must be text, not {type(key).__name__}.")
+        place = (table.name, key)
+        earlier = done.get(place) if done else None
+        before = read(table.name, key) if earlier is None else earlier.after
         if kind is Upsert or (kind is Insert and before is None):
             after: Row | None = table.complete(operation.row)  # type: ignore[union-attr]
         elif kind is Insert or before is None or not _holds(operation, before):
@@ -131,8 +122,12 @@ def apply(
             continue
         else:
             after = _changed(operation, before, table)
-        done[name, key] = RowChange(name, key, before if earlier is None else earlier.before, after, seq)
-    return [change for change in done.values() if change.before is not None or change.after is not None]
+        first = before if earlier is None else earlier.before
+        vanished = vanished or (first is None and after is None)
+        done[place] = RowChange(table.name, key, first, after, seq)
+    if vanished:
+        return [change for change in done.values() if change.before is not None or change.after is not None]
+    return list(done.values())
 
 
 def _holds(operation: Operation, row: Row) -> bool:

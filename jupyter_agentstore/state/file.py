@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from .overlay import Batch, Counters
 from .tables import ANOMALIES, EVENTS, Layout, Meta, make, quote, read_document, read_meta, save_meta
 
 if TYPE_CHECKING:
+    import pyarrow
     from duckdb import DuckDBPyConnection
 
 _ARROW_ROWS = 300  # from here on Arrow is faster than the appender
@@ -208,11 +209,11 @@ class StateFile(File):
         writer.begin()
         try:
             if batch is not None:
-                for name, rows in batch.rows.items():
-                    if batch.stale[name]:
-                        self._delete(self._layouts[name], batch.stale[name])
-                    self._insert(self._layouts[name], [row.values() for row in rows.values() if row])
-                self._insert(EVENTS, batch.twins)
+                for name, changes in batch.tables.items():
+                    if changes.stale:
+                        self._delete(self._layouts[name], changes.stale)
+                    self._insert(self._layouts[name], changes.rest(), changes.packed)
+                self._insert(EVENTS, batch.twins, batch.packed)
                 self._insert(ANOMALIES, batch.anomalies)
             save_meta(writer, applied, counters, document)
             writer.commit()
@@ -234,17 +235,22 @@ class StateFile(File):
                 statement = f"delete from {layout.name} where {layout.key} in (select key from wanted_keys)"
                 self._writer.execute(statement).fetchall()
 
-    def _insert(self, layout: Layout, rows: Sequence[Any]) -> None:
-        if not rows:
+    def _insert(
+        self, layout: Layout, rows: Sequence[Iterable[Any]], packed: Sequence[pyarrow.RecordBatch] = ()
+    ) -> None:
+        if not rows and not packed:
             return
-        if len(rows) < _ARROW_ROWS:
+        if len(rows) < _ARROW_ROWS and not packed:
             appender = self._appenders.get(layout.table.name)
             if appender is None:
                 appender = self._appenders[layout.table.name] = self._writer.appender(layout.table.name)
             appender.append_rows(layout.plain(rows))
             appender.flush()
             return
-        self._writer.register("incoming_rows", layout.arrow(rows))
+        import pyarrow
+
+        table = pyarrow.Table.from_batches([*packed, *([layout.arrow(rows)] if rows else ())])
+        self._writer.register("incoming_rows", table.combine_chunks())
         try:
             self._writer.execute(f"insert into {layout.name} select * from incoming_rows").fetchall()
         finally:

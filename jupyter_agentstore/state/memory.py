@@ -14,10 +14,13 @@ from ..core.events import Event
 from ..core.operations import Insert, Operation, Row, RowChange, Upsert, apply
 from ..core.schema import Schema
 from .keys import KeyIndex
-from .overlay import Batch, Counters, RowCache
+from .overlay import Batch, Changes, Counters, RowCache
 from .reading import Reading, check_text, clean, failure, read
 from .tables import COMMITS, Layout
 from .tails import KEEP, Tail, Tails
+
+_SLICE = 500
+"""Events that are applied together: what they need stays in the processor's cache, which saves much of the time."""
 
 
 class File:
@@ -45,14 +48,16 @@ class _Place:
 
     Attributes:
         layout: of the table.
-        rows: by key, those changed since the last seal; None where one is gone.
-        stale: the keys among these whose row is in the file, or will be before these are written.
+        changes: what has become of its rows since the last seal.
+        rows: the same by key; None where one is gone.
+        touched: keys that the events being applied have changed.
         near: while events are applied: the rows that they name as they were before.
         cache: rows that are in the file.
-        index: the keys of the rows in the file; made when first needed.
+        index: the keys of all rows; made when first needed.
         count: how many rows there are.
+        size: the bytes of these as JSON.
         tally: how many of them have each value of the tally column.
-        come, gone: rows whose size is yet to be added or subtracted.
+        come, gone: rows whose size is yet to be added to it or subtracted.
     """
 
     def __init__(self, layout: Layout, counters: Counters, index: KeyIndex | None) -> None:
@@ -62,8 +67,9 @@ class _Place:
         self.tally_by = layout.table.tally
         self.sized = layout.table.sized
         self.grouped = layout.table.group is not None
-        self.rows: dict[str, Row | None] = {}
-        self.stale: set[str] = set()
+        self.changes = Changes()
+        self.rows = self.changes.rows
+        self.touched: list[str] = []
         self.near: dict[str, Row] = {}
         self.cache = RowCache()
         self.index = index
@@ -71,22 +77,17 @@ class _Place:
         self.tally = counters.tallies.get(name, {})
         self.come: list[Row] = []
         self.gone: list[Row] = []
-        self._size = counters.sizes.get(name, 0)
-
-    @property
-    def size(self) -> int:
-        """The bytes of the rows as JSON."""
-        self._size += self.layout.size(self.come) - self.layout.size(self.gone)
-        self.come.clear()
-        self.gone.clear()
-        return self._size
+        self.size = counters.sizes.get(name, 0)
 
     def record(self, key: str, before: Row | None, after: Row | None) -> None:
         """Note what has become of a row."""
+        self.touched.append(key)
         if before is None:
             self.count += 1
         elif key not in self.rows:
-            self.stale.add(key)
+            self.changes.stale.add(key)
+        elif self.changes.packed:
+            self.changes.unpack()
         if after is None:
             self.count -= 1
         self.rows[key] = after
@@ -98,6 +99,19 @@ class _Place:
         if self.tally_by:
             _count(self.tally, before and before[self.tally_by], -1)
             _count(self.tally, after and after[self.tally_by], 1)
+
+    def settle(self) -> None:
+        """Do what is cheaper for many rows at once."""
+        if self.index is not None:
+            gone = {key for key in self.touched if self.rows[key] is None}
+            self.index.update(
+                (key for key in self.touched if key not in gone) if gone else self.touched, gone
+            )
+        self.touched.clear()
+        if self.sized:
+            self.size += self.layout.size(self.come) - self.layout.size(self.gone)
+            self.come.clear()
+            self.gone.clear()
 
 
 def _count(tally: dict[str, int], value: Any, by: int) -> None:
@@ -147,8 +161,8 @@ class Memory:
     def _open(self) -> None:
         self.open = Batch(self.layouts)
         for name, place in self._places.items():
-            place.rows = self.open.rows[name]
-            place.stale = self.open.stale[name]
+            place.changes = self.open.tables[name]
+            place.rows = place.changes.rows
 
     # ---- applying
 
@@ -159,14 +173,19 @@ class Memory:
             events: they follow the ones applied before.
             refused: by ``seq``, why an event is an anomaly whatever it says.
         """
-        schema = self.schema
-        readings = [read(event, schema) for event in events]
+        changes: list[RowChange] = []
+        for start in range(0, len(events), _SLICE):
+            self._apply(events[start : start + _SLICE], refused, changes)
+        self.torn = False
+        return changes
+
+    def _apply(self, events: Sequence[Event], refused: Mapping[int, str], changes: list[RowChange]) -> None:
+        readings = read(events, self.schema)
         check_text(readings)
         self._approach(readings)
         batch = self.open
         batch.events += events
         batch.twins += [reading.twin for reading in readings]
-        changes: list[RowChange] = []
         self._applying = self.torn = True
         for reading in readings:
             seq = reading.twin[0]
@@ -175,8 +194,11 @@ class Memory:
                 batch.anomalies.append((seq, reading.twin[3], clean(reason), reading.twin[1]))
             if reading.commit is not None:
                 self._note_commit(reading.commit, seq)
-        self._applying = self.torn = False
-        return changes
+        self._applying = False
+        for place in self._places.values():
+            if place.touched:
+                place.settle()
+        batch.pack(self.layouts)
 
     def _operate(self, operations: Sequence[Operation], seq: int, changes: list[RowChange]) -> str:
         """Do an event's operations and add the changes to the list; why it is an anomaly, or ''."""
@@ -270,7 +292,7 @@ class Memory:
     def _look(self, place: _Place, key: str) -> tuple[bool, Row | None]:
         """The row of a key that is not among the changed ones, if it is known without asking the file."""
         if self.sealed is not None:
-            rows = self.sealed.rows[place.layout.table.name]
+            rows = self.sealed.tables[place.layout.table.name].rows
             if key in rows:
                 return True, rows[key]
         row = place.cache.get(key)
@@ -278,15 +300,19 @@ class Memory:
 
     def _index(self, place: _Place) -> KeyIndex:
         if place.index is None:
-            place.index = KeyIndex(self._file.keys(place.layout.table.name))
+            name = place.layout.table.name
+            place.index = KeyIndex(self._file.keys(name))
+            for batch in (self.sealed, self.open) if self.sealed else (self.open,):
+                rows = batch.tables[name].rows
+                gone = [key for key, row in rows.items() if row is None]
+                place.index.update(rows.keys() - gone if gone else rows, gone)
         return place.index
 
     def has(self, table: str, key: str) -> bool:
         """Whether the row is there (in error once in 10^13 times, then true)."""
         place = self._places[table]
-        for rows in (place.rows, self.sealed.rows[table] if self.sealed else {}):
-            if key in rows:
-                return rows[key] is not None
+        if key in place.rows:
+            return place.rows[key] is not None
         return key in self._index(place)
 
     def count(self, table: str) -> int:
@@ -319,13 +345,13 @@ class Memory:
         if found is not None:
             return found
         declared = self.schema.tables[table]
-        touched = sum(len(batch.stale[table]) for batch in (self.open, self.sealed) if batch)
+        touched = sum(len(batch.tables[table].stale) for batch in (self.open, self.sealed) if batch)
         wanted = (limit if after else max(limit, KEEP)) + touched
         fetch = self._file.after if after else self._file.tail
         rows = fetch(table, group, after, wanted)
         merged = {row[declared.key]: row for row in rows}
         for batch in (self.sealed, self.open):
-            for key, row in batch.rows[table].items() if batch else ():
+            for key, row in batch.tables[table].rows.items() if batch else ():
                 if row is not None and row[declared.group or ""] == group:
                     merged[key] = row
                 else:
@@ -350,11 +376,8 @@ class Memory:
     def written(self) -> None:
         """What was sealed is in the file."""
         sealed, self.sealed = self.sealed, None
-        for name, rows in sealed.rows.items() if sealed else ():
-            place = self._places[name]
-            if place.index is not None:
-                gone = [key for key, row in rows.items() if row is None]
-                place.index.update(rows.keys() - gone if gone else rows, gone)
+        for name, changes in sealed.tables.items() if sealed else ():
+            place, rows = self._places[name], changes.rows
             for key in rows.keys() & place.cache.keys():
                 place.cache.put(key, rows[key])
             if not place.grouped:  # a group's rows are read by their tails

@@ -6,12 +6,21 @@ What belongs here: plain containers. Who fills and who writes them is decided el
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, KeysView
+from collections.abc import Iterable, KeysView, Mapping, ValuesView
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..core.events import Event
 from ..core.operations import Row
+from .tables import EVENTS, Layout
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_PACK_AT = 300
+"""Rows that are turned into Arrow while more are coming."""
 
 Twin = tuple[int, int, str, str, str, str, str]
 Anomaly = tuple[int, str, str, int]
@@ -38,25 +47,74 @@ class Counters(msgspec.Struct):
         return msgspec.json.encode(self).decode()
 
 
+class Changes:
+    """What has become of a table's rows.
+
+    Rows that come in great numbers are turned into Arrow soon, while they are in the processor's cache: later it
+    takes several times as long. That holds for as long as none of them changes again.
+
+    Attributes:
+        rows: by key, the row as it is now; None where it is gone.
+        stale: the keys whose row is in the file as it was before.
+        packed: the first ``packed_rows`` of the rows as Arrow.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row | None] = {}
+        self.stale: set[str] = set()
+        self.packed: list[pyarrow.RecordBatch] = []
+        self.packed_rows = 0
+        self._packable = True
+
+    def pack(self, layout: Layout) -> None:
+        """Turn what has come since the last time into Arrow, if it is much and nothing is gone."""
+        if not self._packable or len(self.rows) - self.packed_rows < _PACK_AT:
+            return
+        rows = self.rest()
+        if len(rows) == len(self.rows) - self.packed_rows:
+            self.packed.append(layout.arrow(rows))
+            self.packed_rows = len(self.rows)
+        else:
+            self.unpack()
+
+    def unpack(self) -> None:
+        """A row that was packed has changed: forget about it until these are written."""
+        self.packed.clear()
+        self.packed_rows = 0
+        self._packable = False
+
+    def rest(self) -> list[ValuesView[Any]]:
+        """The values of the rows that are not packed."""
+        return [row.values() for row in islice(self.rows.values(), self.packed_rows, None) if row is not None]
+
+
 class Batch:
     """Changes that are written together.
 
     Attributes:
-        rows: by table and key, the row as it is now; None where it is gone.
-        stale: by table, the keys whose row is in the file as it was before.
+        tables: what has become of each table's rows.
         twins: rows of the table ``events``.
+        packed: more of them, as Arrow.
         anomalies: rows of the table ``anomalies``.
         events: what caused all this, to do it again.
         counters: as they are after it, as JSON text; set when nothing more is added.
     """
 
     def __init__(self, tables: Iterable[str]) -> None:
-        self.rows: dict[str, dict[str, Row | None]] = {name: {} for name in tables}
-        self.stale: dict[str, set[str]] = {name: set() for name in self.rows}
+        self.tables = {name: Changes() for name in tables}
         self.twins: list[Twin] = []
+        self.packed: list[pyarrow.RecordBatch] = []
         self.anomalies: list[Anomaly] = []
         self.events: list[Event] = []
         self.counters = ""
+
+    def pack(self, layouts: Mapping[str, Layout]) -> None:
+        """Turn what has come into Arrow where there is much of it; see :class:`Changes`."""
+        if len(self.twins) >= _PACK_AT:
+            self.packed.append(EVENTS.arrow(self.twins))
+            self.twins = []
+        for name, changes in self.tables.items():
+            changes.pack(layouts[name])
 
 
 class RowCache:

@@ -40,39 +40,40 @@ class Reading(msgspec.Struct, gc=False):
     commit: tuple[str, str, str] | None = None
 
 
-def read(event: Event, schema: Schema) -> Reading:
-    """Read an event and ask its materializer."""
-    try:
-        body = decode(event.body)
-    except InvalidEvent as error:
-        twin = _salvage(event)
-        return Reading(twin, (), _text(error), _commit(twin))
-    time, actor, name = event.recorded_at, event.actor, body.name
-    client, session = body.clientId, body.sessionId
-    twin = (
-        event.seq,
-        time if 0 <= time <= MAX_TIME else MAX_TIME,
-        actor if actor.isascii() else clean(actor),
-        name,
-        _args(body),
-        client,
-        session,
-    )
-    commit = _commit(twin) if client == "server" else None
-    kind = schema.events.get(name)
-    if kind is None:
-        return Reading(twin, (), f"There is no event type {name[:80]!r} in this schema.", commit)
-    try:
-        operations = kind.materialize(kind.read(body.args), Meta(event.seq, time, actor, client, session))
-        if type(operations) is not tuple:
-            operations = tuple(operations)
-    except InvalidEvent as error:
-        return Reading(twin, (), _text(error), commit)
-    except MemoryError:
-        raise
-    except Exception as error:
-        return Reading(twin, (), failure(error), commit)
-    return Reading(twin, operations, "", commit)
+def read(events: Sequence[Event], schema: Schema) -> list[Reading]:
+    """Read events and ask their materializers."""
+    types = schema.events
+    readings = []
+    for event in events:
+        seq, time, actor = event.seq, event.recorded_at, event.actor
+        try:
+            body = decode(event.body)
+        except InvalidEvent as error:
+            twin = _salvage(event)
+            readings.append(Reading(twin, (), _text(error), _commit(twin)))
+            continue
+        name, client, session = body.name, body.clientId, body.sessionId
+        shown = time if 0 <= time <= MAX_TIME else MAX_TIME
+        twin = (seq, shown, actor if actor.isascii() else clean(actor), name, _args(body), client, session)
+        operations: Sequence[Operation] = ()
+        reason = ""
+        kind = types.get(name)
+        if kind is None:
+            reason = f"There is no event type {name[:80]!r} in this schema."
+        else:
+            try:
+                operations = kind.materialize(kind.read(body.args), Meta(seq, time, actor, client, session))
+                if type(operations) is not tuple:
+                    operations = tuple(operations)
+            except InvalidEvent as error:
+                reason = _text(error)
+            except MemoryError:
+                raise
+            except Exception as error:
+                operations, reason = (), failure(error)
+        commit = _commit(twin) if client == "server" else None
+        readings.append(Reading(twin, operations, reason, commit))
+    return readings
 
 
 def _commit(twin: Twin) -> tuple[str, str, str] | None:

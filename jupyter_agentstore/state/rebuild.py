@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 FILE = "state.duckdb"
 NEW_FILE = "state.new.duckdb"
 
-_WAITING_EVENTS = 30_000
-_WAITING_BYTES = 64_000_000
-"""What :func:`catch_up` lets gather in memory while it waits for the disk; it takes several times as many bytes."""
+_BATCH_EVENTS = 50_000
+_BATCH_BYTES = 50_000_000
+"""What :func:`catch_up` writes together: DuckDB spends a third of the time on it that it spends on 10,000 events at a
+time. In memory it takes five times the bytes, and there may be two of it."""
 
 
 def choose(
@@ -106,11 +107,11 @@ def catch_up(state: State, pages: Iterable[Sequence[Event]], progress: Callable[
             size += sum(len(event.body) for event in page)
             if progress:
                 progress(state.applied)
-            full = events >= _WAITING_EVENTS or size >= _WAITING_BYTES
-            if writing is not None and (full or writing.done()):
-                writing.result()
-                writing = None
-            if writing is None:
+            if events >= _BATCH_EVENTS or size >= _BATCH_BYTES:
+                if writing is not None:
+                    writing.result()
                 writing = helper.submit(state.flush)
                 events = size = 0
+        if writing is not None:
+            writing.result()
     state.flush()

@@ -73,15 +73,15 @@ class Layout:
         """A row from what :attr:`select` fetched."""
         return dict(zip(self.names, values, strict=True))
 
-    def arrow(self, rows: Iterable[Sequence[Any]]) -> pyarrow.Table:
-        """Rows as values in the table's order, as an Arrow table."""
+    def arrow(self, rows: Iterable[Iterable[Any]]) -> pyarrow.RecordBatch:
+        """Rows as values in the table's order, as Arrow."""
         import pyarrow
 
         columns = zip(*rows, strict=True)
         arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, self.types, strict=True)]
-        return pyarrow.table(arrays, names=self.names)
+        return pyarrow.RecordBatch.from_arrays(arrays, names=self.names)
 
-    def plain(self, rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    def plain(self, rows: Iterable[Iterable[Any]]) -> list[Sequence[Any]]:
         """Rows as values in the table's order, as DuckDB's appender takes them: times as datetimes."""
         if not self.times:
             return [tuple(values) for values in rows]

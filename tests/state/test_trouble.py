@@ -36,7 +36,7 @@ def test_an_event_that_cannot_be_written_becomes_an_anomaly_and_the_rest_goes_on
     instance: Instance, write: Write
 ) -> None:
     def picky(file: StateFile, batch: Any, *rest: Any) -> None:
-        if batch is not None and {"l7", "l13"} & batch.rows["lines"].keys():
+        if batch is not None and {"l7", "l13"} & batch.tables["lines"].rows.keys():
             raise duckdb.ConversionException("it does not like this one\nat all")
         write(file, batch, *rest)
 
@@ -62,7 +62,7 @@ def test_an_event_that_cannot_be_written_becomes_an_anomaly_and_the_rest_goes_on
 
 def test_such_an_event_is_found_while_others_are_applied_beside_it(instance: Instance, write: Write) -> None:
     def picky(file: StateFile, batch: Any, *rest: Any) -> None:
-        if batch is not None and "l50" in batch.rows["lines"]:
+        if batch is not None and "l50" in batch.tables["lines"].rows:
             raise duckdb.ConversionException("no")
         write(file, batch, *rest)
 
@@ -72,7 +72,7 @@ def test_such_an_event_is_found_while_others_are_applied_beside_it(instance: Ins
     log = lines(1, 200)
     pages = (log[start : start + 10] for start in range(0, 200, 10))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jupyter_agentstore.state.rebuild._WAITING_EVENTS", 1)  # one page after the other
+        patch.setattr("jupyter_agentstore.state.rebuild._BATCH_EVENTS", 1)  # one page after the other
         state.catch_up(pages, done.append)
     assert done == list(range(10, 201, 10))
     assert query(state, "select seq from anomalies") == [(50,)]
