@@ -78,14 +78,16 @@ class Awake:
             if self._lock:
                 self._lock.release()
             raise
-        self.projector = Projector(self.state, self.log, on_rows, f"agentstore-tables-{store_id}")
 
         def publish(events: Sequence[Event]) -> None:
             self.projector.put(events)
             on_events(events)
 
-        door = Door(schema, self.log, self.projector)
-        self.writer = Writer(self.log, door, publish, f"agentstore-log-{store_id}")
+        self.writer = Writer(self.log, publish, f"agentstore-log-{store_id}")
+        self.projector = Projector(
+            self.state, self.log, on_rows, lambda: not self.writer.idle, f"agentstore-tables-{store_id}"
+        )
+        self.writer.start(Door(schema, self.log, self.projector), self.projector.writer_rests)
 
     def close(self, *, work_waiting: bool) -> None:
         """Write what waits and let go of everything.

@@ -19,7 +19,8 @@ from ..eventlog import EventLog
 from ..eventlog.contract import PAGE_BYTES
 from ..state.state import State
 
-_SLICE = 1_000  # events applied at once: how long a reader of memory may have to wait
+_SLICE = 200  # events applied at once: how long others may have to wait for memory, or for the interpreter
+_LAG = 0.02  # seconds that events may wait to be applied while the writer is busy and nobody asks for them
 _QUEUE = 50_000  # events kept for applying; beyond that they are read from the log again
 _WRITE_AT = 10_000  # unwritten events that are worth a transaction
 _WRITE_AFTER = 0.05  # seconds that events may wait for their transaction, at least
@@ -36,19 +37,29 @@ class Projector:
         state: the tables; this alone applies events to them.
         log: what they follow.
         publish: called with the rows that changed by events that came in since, in the thread; must return at once.
+        busy: whether commits are under way; they go before, because somebody waits for them.
         name: of the thread.
     """
 
     def __init__(
-        self, state: State, log: EventLog, publish: Callable[[Sequence[RowChange]], None], name: str
+        self,
+        state: State,
+        log: EventLog,
+        publish: Callable[[Sequence[RowChange]], None],
+        busy: Callable[[], bool],
+        name: str,
     ) -> None:
         self.state = state
         self._eventlog = log
         self._publish = publish
+        self._busy = busy
         self._changed = threading.Condition()
         self._queue: list[Event] = []
         self._known = log.head  # the last event that was put
         self._behind = state.applied < log.head  # whether the queue has a gap that the log must fill
+        self._since = 0.0  # when the oldest event that is not applied was put, or the last ones were applied
+        self._waiters = 0
+        self._napping = False
         self._document = False  # the agent's document has changed
         self._broken: Exception | None = None  # why the last application failed
         self._stop = False
@@ -64,13 +75,16 @@ class Projector:
         """Events that have become durable, in order."""
         with self._changed:
             self._known = events[-1].seq
+            if not self._queue:
+                self._since = time.monotonic()
             if not self._behind:
                 if len(self._queue) > _QUEUE:
                     self._behind = True
                     self._queue.clear()
                 else:
                     self._queue.extend(events)
-            self._changed.notify_all()
+            if not self._napping:
+                self._changed.notify_all()
 
     def wait_applied(self, seq: int) -> None:
         """Wait until the events up to ``seq`` are applied in memory.
@@ -82,7 +96,10 @@ class Projector:
         if self.state.applied >= seq:
             return
         with self._changed:
+            self._waiters += 1
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self.state.applied >= seq or self._stop or self._broken)
+            self._waiters -= 1
             if self.state.applied >= seq:
                 return
         if self._broken is not None:
@@ -95,6 +112,12 @@ class Projector:
         if self.state.flushed < seq or self._document:
             self._document = False
             self.state.flush()
+
+    def writer_rests(self) -> None:
+        """No commits are under way any more."""
+        if self._napping:
+            with self._changed:
+                self._changed.notify_all()
 
     def touch(self) -> None:
         """Something besides events (the agent's document) waits to be written."""
@@ -166,7 +189,12 @@ class Projector:
                 if self._stop and self._broken is not None:
                     return None
                 if self._behind or self._queue:
-                    break
+                    if now >= self._since + _LAG or self._waiters or self._stop or not self._busy():
+                        break
+                    self._napping = True
+                    self._changed.wait(self._since + _LAG - now)
+                    self._napping = False
+                    continue
                 if self._stop:
                     return None
                 waiting = self.state.applied > self.state.flushed or self._document
@@ -198,9 +226,12 @@ class Projector:
                 self._queue.clear()
             raise
         self._broken = None
+        self._since = time.monotonic() if self._queue else 0.0
         self._tell()
         if changes:
             self._publish(changes)
+        if self._busy():
+            time.sleep(0)  # lets the writer have the interpreter
 
     def _tell(self, _applied: int = 0) -> None:
         with self._changed:

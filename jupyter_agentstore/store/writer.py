@@ -30,16 +30,15 @@ class Writer:
 
     Args:
         log: of which this becomes the only writer.
-        door: checks strict commits.
         publish: called with the events of each group once they are durable, before any answer.
         name: of the thread.
     """
 
-    def __init__(
-        self, log: EventLog, door: Door, publish: Callable[[Sequence[Event]], None], name: str
-    ) -> None:
+    _door: Door
+    _rests: Callable[[], None]
+
+    def __init__(self, log: EventLog, publish: Callable[[Sequence[Event]], None], name: str) -> None:
         self._eventlog = log
-        self._door = door
         self._publish = publish
         self._queue: queue.SimpleQueue[Commit | Push | None] = queue.SimpleQueue()
         self._held: Commit | None = None
@@ -47,6 +46,16 @@ class Writer:
         self._guard = threading.Lock()
         self._waiting = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self, door: Door, rests: Callable[[], None]) -> None:
+        """Begin to write.
+
+        Args:
+            door: checks strict commits.
+            rests: called when nothing waits to be written any more.
+        """
+        self._door = door
+        self._rests = rests
         self._thread.start()
 
     @property
@@ -87,6 +96,8 @@ class Writer:
                 outcomes = [error] * len(group)
             with self._guard:
                 self._waiting -= len(group)
+            if not self._waiting:
+                self._rests()
             for entry, outcome in zip(group, outcomes, strict=True):
                 _answer(entry, outcome)
 
