@@ -40,7 +40,7 @@ def run(setting: Setting) -> Iterator[Table]:
             _import(client, 0, min(20_000, total))  # something to ask about
         file.write_text("")  # what came before does not count
         idle = _during(server, lambda client: time.sleep(2.0))
-        quiet, _ = _lags(file)
+        quiet, still, _ = _read(file)
         file.write_text("")
         with server.client() as asking, server.client() as importing:
             done = threading.Event()
@@ -72,7 +72,7 @@ def run(setting: Setting) -> Iterator[Table]:
         if failed:
             raise failed[0]
         time.sleep(0.5)
-    lags, stacks = _lags(file)
+    lags, pauses, stacks = _read(file)
     table = Table(
         f"The server's event loop while {total:,} messages are imported and a heavy query runs again and again",
         ["under load", "idle"],
@@ -84,6 +84,8 @@ def run(setting: Setting) -> Iterator[Table]:
     table.add(
         "late by more than 50 ms, times", *(Figure(sum(v > 50 for v in values)) for values in (lags, quiet))
     )
+    longest = [Figure(max(values, default=0.0), "ms") for values in (pauses, still)]
+    table.add("garbage collection, longest", *longest)
     for name, share in (("p50", 0.5), ("p99", 0.99), ("longest", 1.0)):
         table.add(f"GET, {name}", *(Figure(percentile(sorted(v), share) * 1e3, "ms") for v in (busy, idle)))
     table.add("imported, events", Figure(total / imported, "/s"))
@@ -99,14 +101,18 @@ def _during(server: Server, work: Callable[[Client], None]) -> list[float]:
     """Latencies of a small request, again and again while the work is done, in seconds."""
     done = threading.Event()
     latencies: list[float] = []
+    failed: list[BaseException] = []
 
     def ask() -> None:
-        with server.client() as client:
-            while not done.is_set():
-                began = time.perf_counter()
-                client.get("agent/status", "big")
-                latencies.append(time.perf_counter() - began)
-                done.wait(0.01)
+        try:
+            with server.client() as client:
+                while not done.is_set():
+                    began = time.perf_counter()
+                    client.get("agent/status", "big")
+                    latencies.append(time.perf_counter() - began)
+                    done.wait(0.01)
+        except BaseException as error:
+            failed.append(error)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -116,6 +122,8 @@ def _during(server: Server, work: Callable[[Client], None]) -> list[float]:
     finally:
         done.set()
         thread.join()
+    if failed:
+        raise failed[0]
     return latencies
 
 
@@ -150,11 +158,14 @@ def _post(client: Client, events: list[tuple[str, dict[str, Any]]]) -> None:
     client.post("events", {"events": [{"name": name, "args": args} for name, args in events]}, "big")
 
 
-def _lags(file: Path) -> tuple[list[float], list[str]]:
+def _read(file: Path) -> tuple[list[float], list[float], list[str]]:
+    """What the probe has written: lags and pauses in milliseconds, stacks."""
     lags: list[float] = []
+    pauses: list[float] = []
     stacks: list[str] = []
     for line in file.read_text().splitlines():
         said = json.loads(line.lstrip("\0"))
         lags += said["lags"]
+        pauses += said["pauses"]
         stacks += said["stacks"]
-    return lags, stacks
+    return lags, pauses, stacks

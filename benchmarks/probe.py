@@ -1,13 +1,14 @@
 """A server extension that measures how long the event loop is blocked, for the measurement ``loop``.
 
 It writes to the file that ``AGENTSTORE_PROBE`` names: five times a second a line of JSON with the lags seen since
-the last one (milliseconds by which a timer came late), and, for each lag over the limit, what the loop's thread was
-doing.
+the last one (milliseconds by which a timer came late), the pauses for garbage collection (milliseconds; they stop
+every thread), and, for each lag over the limit, what the loop's thread was doing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -34,7 +35,15 @@ def _start(file: str) -> None:
     loop_thread = threading.get_ident()
     seen: list[float] = []
     stacks: list[str] = []
-    beat = loop.time()
+    pauses: list[float] = []
+    collecting = beat = loop.time()
+
+    def collect(phase: str, _: object) -> None:
+        nonlocal collecting
+        if phase == "start":
+            collecting = time.perf_counter()
+        else:
+            pauses.append((time.perf_counter() - collecting) * 1e3)
 
     def tick(due: float) -> None:
         nonlocal beat
@@ -55,9 +64,14 @@ def _start(file: str) -> None:
                     stacks.append("".join(traceback.format_stack(frame, limit=12)))
                 if time.monotonic() - written > 0.2:
                     written = time.monotonic()
-                    lags, late = seen.copy(), stacks.copy()
-                    del seen[: len(lags)], stacks[: len(late)]
-                    out.write(json.dumps({"lags": lags, "stacks": late}) + "\n")
+                    said = {"lags": seen.copy(), "pauses": pauses.copy(), "stacks": stacks.copy()}
+                    del (
+                        seen[: len(said["lags"])],
+                        pauses[: len(said["pauses"])],
+                        stacks[: len(said["stacks"])],
+                    )
+                    out.write(json.dumps(said) + "\n")
 
+    gc.callbacks.append(collect)
     loop.call_later(STEP, tick, loop.time() + STEP)
     threading.Thread(target=watch, name="probe", daemon=True).start()
