@@ -64,12 +64,9 @@ def _start(file: str) -> None:
                     stacks.append("".join(traceback.format_stack(frame, limit=12)))
                 if time.monotonic() - written > 0.2:
                     written = time.monotonic()
-                    said = {"lags": seen.copy(), "pauses": pauses.copy(), "stacks": stacks.copy()}
-                    del (
-                        seen[: len(said["lags"])],
-                        pauses[: len(said["pauses"])],
-                        stacks[: len(said["stacks"])],
-                    )
+                    lags, stops, late = seen.copy(), pauses.copy(), stacks.copy()
+                    del seen[: len(lags)], pauses[: len(stops)], stacks[: len(late)]
+                    said = {"lags": lags, "pauses": stops, "stacks": late}
                     out.write(json.dumps(said) + "\n")
 
     gc.callbacks.append(collect)
