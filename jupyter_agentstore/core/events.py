@@ -83,7 +83,7 @@ def decode(body: str | bytes) -> Decoded:
     """Read a body; see :meth:`Event.decode`."""
     try:
         text = body if isinstance(body, str) else body.decode()
-        if too_deep(text):
+        if text.count("[") + text.count("{") > MAX_DEPTH and too_deep(text):
             raise InvalidEvent(f"Not an event: it is nested deeper than {MAX_DEPTH} times.", field="args")
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError) as error:

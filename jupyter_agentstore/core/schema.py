@@ -112,10 +112,6 @@ class Table:
         return tuple((c.name, c.type, _PYTHON[c.type], c.nullable) for c in self.columns)
 
     @cached_property
-    def _order(self) -> tuple[str, ...]:
-        return tuple(self._defaults)
-
-    @cached_property
     def _bounds(self) -> tuple[tuple[str, int | float, int | float], ...]:
         return tuple((c.name, *_BOUNDS[c.type]) for c in self.columns if c.type in _BOUNDS)
 
@@ -130,8 +126,7 @@ class Table:
         Raises:
             BadOperation: a column is unknown, missing or of a wrong type.
         """
-        whole = tuple(row) == self._order
-        return self.check(row.copy() if whole else {**self._defaults, **row})
+        return self.check({**self._defaults, **row})
 
     def check(self, row: Row) -> Row:
         """The row itself, whose columns are in the table's order, if it fits the table; see :meth:`complete`."""

@@ -7,7 +7,7 @@ million), so "yes" means "look", and only "no" is certain. Rows and files are no
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,36 +65,44 @@ class KeyIndex:
             if hash(key) in added or (there and hash(key) not in removed)
         ]
 
-    def update(self, come: Iterable[str], gone: Iterable[str]) -> None:
+    def update(self, come: Collection[str], gone: Collection[str]) -> None:
         """Note which keys have come and which are gone; it does no harm if that was known."""
-        numbers = set(map(hash, come))
-        self._removed -= numbers
-        self._added |= numbers
+        if len(come) > _MERGE_AT // 8:
+            self._merge(hashes(come))
+        else:
+            numbers = set(map(hash, come))
+            self._removed -= numbers
+            self._added |= numbers
         numbers = set(map(hash, gone))
         self._added -= numbers
         self._removed |= numbers
         if len(self._added) + len(self._removed) > self._merge_at:
             self._merge()
 
-    def _merge(self) -> None:
+    def _merge(self, come: numpy.ndarray | None = None) -> None:
         import numpy
 
         base = self._base
         if base is not None and self._removed:
             base = base[~numpy.isin(base, _array(self._removed))]
-        self._set_base(numpy.concatenate([*([] if base is None else [base]), _array(self._added)]))
+        parts = [part for part in (base, _array(self._added), come) if part is not None]
+        self._set_base(numpy.concatenate(parts))
         self._added.clear()
         self._removed.clear()
 
     def _set_base(self, base: numpy.ndarray) -> None:
+        import numpy
+
         base.sort(kind="stable")
+        if len(base):
+            base = base[numpy.append(True, base[1:] != base[:-1])]
         self._base = base if len(base) else None
         self._view = base.data
         # In proportion to the array, so that merging costs a key the same however many there are.
         self._merge_at = max(_MERGE_AT, len(base) // 8)
 
 
-def hashes(keys: Sequence[str]) -> numpy.ndarray:
+def hashes(keys: Collection[str]) -> numpy.ndarray:
     """The keys' hashes, in their order."""
     import numpy
 

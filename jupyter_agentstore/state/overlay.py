@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, KeysView, Mapping, ValuesView
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +18,7 @@ from .tables import EVENTS, Layout
 if TYPE_CHECKING:
     import pyarrow
 
-_PACK_AT = 300
+_PACK_AT = 500
 """Rows that are turned into Arrow while more are coming."""
 
 Twin = tuple[int, int, str, str, str, str, str]
@@ -56,36 +55,33 @@ class Changes:
     Attributes:
         rows: by key, the row as it is now; None where it is gone.
         stale: the keys whose row is in the file as it was before.
-        packed: the first ``packed_rows`` of the rows as Arrow.
+        packed: the first of the rows as Arrow.
+        fresh: the values of the rows after these; None when a row has changed twice.
     """
 
     def __init__(self) -> None:
         self.rows: dict[str, Row | None] = {}
         self.stale: set[str] = set()
         self.packed: list[pyarrow.RecordBatch] = []
-        self.packed_rows = 0
-        self._packable = True
+        self.fresh: list[ValuesView[Any]] | None = []
+
+    def repeat(self) -> None:
+        """A row changes that has changed already: what was made of these rows no longer holds."""
+        if self.fresh is not None:
+            self.fresh = None
+            self.packed.clear()
 
     def pack(self, layout: Layout) -> None:
-        """Turn what has come since the last time into Arrow, if it is much and nothing is gone."""
-        if not self._packable or len(self.rows) - self.packed_rows < _PACK_AT:
-            return
-        rows = self.rest()
-        if len(rows) == len(self.rows) - self.packed_rows:
-            self.packed.append(layout.arrow(rows))
-            self.packed_rows = len(self.rows)
-        else:
-            self.unpack()
-
-    def unpack(self) -> None:
-        """A row that was packed has changed: forget about it until these are written."""
-        self.packed.clear()
-        self.packed_rows = 0
-        self._packable = False
+        """Turn what has come since the last time into Arrow, if it is much."""
+        if self.fresh is not None and len(self.fresh) >= _PACK_AT:
+            self.packed.append(layout.arrow(self.fresh))
+            self.fresh.clear()
 
     def rest(self) -> list[ValuesView[Any]]:
         """The values of the rows that are not packed."""
-        return [row.values() for row in islice(self.rows.values(), self.packed_rows, None) if row is not None]
+        if self.fresh is not None:
+            return self.fresh
+        return [row.values() for row in self.rows.values() if row is not None]
 
 
 class Batch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -83,24 +83,6 @@ def _commit(twin: Twin) -> tuple[str, str, str] | None:
         return None
     commit_id = session.removeprefix(_COMMIT)
     return commit_key(actor, commit_id), actor, commit_id
-
-
-def check_text(readings: Iterable[Reading]) -> None:
-    """Make anomalies of events whose operations hold text that UTF-8 cannot: no table could take it.
-
-    All are looked at together: done one by one it would cost an event more than everything else that is checked.
-    """
-    try:
-        _encode([reading.operations for reading in readings])
-    except Exception:
-        for reading in readings:
-            try:
-                _encode(reading.operations)
-            except UnicodeEncodeError:
-                reading.operations = ()
-                reading.reason = "The materializer made text that is not Unicode (a lone surrogate)."
-            except Exception:  # noqa: S112 -- it is judged when it is applied
-                continue
 
 
 def failure(error: BaseException) -> str:

@@ -123,9 +123,25 @@ class State:
             for seq, event in enumerate(events, self.applied + 1):
                 if event.seq != seq:
                     raise ValueError(f"Event {event.seq} comes where event {seq} should be.")
-            changes = self._memory.apply(events, self._refused)
-            self.applied += len(events)
-            return changes
+            try:
+                changes = self._memory.apply(events, self._refused)
+            except UnicodeEncodeError:
+                pass
+            else:
+                self.applied += len(events)
+                return changes
+        return self._apply_carefully(events)
+
+    def _apply_carefully(self, events: Sequence[Event]) -> list[RowChange]:
+        """Apply events of which one makes text that no file takes, and again those before it that are in none."""
+        with self._flushing, self._lock:
+            again = [event for event in self._start_over() if event.seq < events[0].seq]
+            self._memory.careful = True
+            try:
+                self.apply(again)
+                return self.apply(events)
+            finally:
+                self._memory.careful = False
 
     def document(self, values: Mapping[str, Any]) -> None:
         """Set what the view ``agentState`` says of the agent; written with the next flush.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,13 +31,17 @@ def test_it_follows_what_comes_and_goes(
     assert set(index.among(everything[:5])) == there & set(everything[:5])
 
 
-def test_many_changes_are_merged_and_cost_eight_bytes_a_key(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_many_changes_are_merged_and_cost_eight_bytes_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "_MERGE_AT", 100)
     index = KeyIndex()
+    names = [str(number) for number in range(20_500)]
     for start in range(0, 20_000, 500):
-        index.update(map(str, range(start, start + 500)), ())
-    index.update((), map(str, range(19_000)))
+        index.update(names[start : start + 500], ())
+        index.update(names[start : start + 500], ())  # known already
+        for name in names[:20]:
+            index.update([name], ())
+    index.update((), names[:19_000])
     assert index._base is not None
     assert index._base.nbytes <= 8 * 20_000
     assert len(index._added) + len(index._removed) <= index._merge_at
-    assert index.among([str(number) for number in range(20_500)]) == [str(n) for n in range(19_000, 20_000)]
+    assert index.among(names) == names[19_000:20_000]

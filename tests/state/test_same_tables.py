@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyter_agentstore.core.agent_schema import agent_schema
-from jupyter_agentstore.core.events import Event
+from jupyter_agentstore.core.events import Event, Meta
+from jupyter_agentstore.core.operations import Row, apply
 from jupyter_agentstore.core.schema import Schema
 from jupyter_agentstore.duck import Instance
 from jupyter_agentstore.state import file
 from jupyter_agentstore.state.state import State
-from tests.state.support import contents, open_state, puppet, recounted
+from tests.state.support import contents, open_state, puppet, query, recounted
 
 KEYS = st.sampled_from(["a", "b", "c", "é", "no\nline"])
 OWNERS = st.sampled_from(["ann", "bob", "", "\U0001f600"])
@@ -211,6 +213,38 @@ def test_memory_says_what_the_file_will_say(
             assert found == [row for row in members if (row["seq"] or 0) > after][:limit]
         else:
             assert found == members[-limit:]
+    state.close()
+
+
+@settings(max_examples=60)
+@given(log=logs())
+def test_tables_are_what_a_plain_reading_of_the_rules_says(instance: Instance, log: list[Event]) -> None:
+    schema = puppet()
+    tables: dict[str, dict[str, Row]] = {name: {} for name in schema.tables}
+    odd = []
+    for event in log:
+        try:
+            body = event.decode()
+            kind = schema.events[body.name]
+            meta = Meta(event.seq, event.recorded_at, event.actor, body.clientId, body.sessionId)
+            operations = tuple(kind.materialize(kind.read(body.args), meta))
+            msgspec.json.encode(operations)
+            changes = apply(operations, schema, lambda table, key: tables[table].get(key), event.seq)
+            first = apply(operations[:1], schema, lambda table, key: tables[table].get(key), event.seq)
+        except Exception:
+            odd.append(event.seq)
+            continue
+        if operations and not first:
+            odd.append(event.seq)
+        for change in changes:
+            tables[change.table].pop(change.key, None)
+            if change.after is not None:
+                tables[change.table][change.key] = change.after
+    state = open_state(instance, schema)
+    state.apply(log)
+    assert [seq for (seq,) in query(state, "select seq from anomalies order by seq")] == odd
+    for name, rows in tables.items():
+        assert {row["id"]: row for row in state.rows(name)} == rows
     state.close()
 
 
