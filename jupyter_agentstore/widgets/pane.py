@@ -56,6 +56,7 @@ class ChatPane(anywidget.AnyWidget):
         status: ``connected``, ``connecting``, ``embedded`` or ``closed``.
         error: what is in the way, a sentence, or "".
         pending: messages on their way to the store.
+        me: the user who reads and writes here, as the store knows them.
     """
 
     _esm = STATIC / "chat.js"
@@ -67,6 +68,7 @@ class ChatPane(anywidget.AnyWidget):
     status: Any = traitlets.Unicode("connecting").tag(sync=True)
     error: Any = traitlets.Unicode("").tag(sync=True)
     pending: Any = traitlets.Int(0).tag(sync=True)
+    me: Any = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, chat: Conversation | Store, conversation: str | None = None) -> None:
         self.conversation = _choose(chat, conversation)
@@ -77,7 +79,7 @@ class ChatPane(anywidget.AnyWidget):
         self._sending: set[str] = set()
         self._outgoing: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._news = threading.Event()
-        super().__init__(**self._read())
+        super().__init__(me=self.conversation.link.user, **self._read())
         self.on_msg(self._received)
         self._unlisten = self.conversation.link.listen(self._heard)
         for name, run in (("news", self._follow), ("send", self._send_all)):

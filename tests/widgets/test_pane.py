@@ -52,6 +52,7 @@ def test_it_shows_the_conversation_as_it_is(chat: Conversation) -> None:
     assert pane.messages[0]["content"] == "Hello"
     assert pane.messages[0]["timestamp"].endswith("Z")
     assert set(pane.messages[0]) == {"id", "role", "content", "timestamp", "actor", "agent"}
+    assert pane.me == pane.messages[0]["actor"]
     pane.close()
 
 
