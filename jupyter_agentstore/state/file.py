@@ -59,6 +59,7 @@ class StateFile(File):
         self._writer = self.instance.cursor(self.alias)
         self._reader = self.instance.cursor(self.alias)
         self._appenders: dict[str, Any] = {}
+        self._attached = True
 
     @classmethod
     def find(
@@ -270,8 +271,8 @@ class StateFile(File):
 
         if self.path is None:
             return
-        with suppress(duckdb.Error, KeyError):
-            self.instance.detach(self.alias)
+        with suppress(duckdb.Error):
+            self.detach()
         try:
             self.instance.attach(self.path, self.alias)
             self.connect()
@@ -279,9 +280,11 @@ class StateFile(File):
             raise OSError(f"{self.path} cannot be opened: {error}") from error
 
     def detach(self) -> None:
-        """Let go of the file; nobody may be reading it."""
-        self._appenders.clear()
-        self.instance.detach(self.alias)
+        """Let go of the file; nobody may be reading it. Once it is let go this does nothing."""
+        if self._attached:
+            self._attached = False
+            self._appenders.clear()
+            self.instance.detach(self.alias)
 
 
 def discard(path: Path) -> None:
@@ -335,6 +338,11 @@ class Readers:
             if cursor is None:
                 cursor = self._instance.cursor(self._alias)
             yield cursor
+        except BaseException:
+            if cursor is not None:  # nobody knows what state it was left in
+                self._instance.release(self._alias, cursor)
+                cursor = None
+            raise
         finally:
             with self._changed:
                 self._busy -= 1

@@ -1,20 +1,20 @@
 """The tables as they stand after the last applied event: what is in the file, and over it what is not yet.
 
 What belongs here: applying events, and answering what a row is. Nothing is written; rows that only the file has come
-from a function.  Not safe by itself: its owner's lock is.
+from a function. Not safe by itself: its owner's lock is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
 from ..core.events import Event
 from ..core.operations import Delete, Insert, Operation, Row, RowChange, Upsert, apply
 from ..core.schema import Schema
 from .keys import KeyIndex
-from .overlay import Batch, Changes, Counters, RowCache
+from .overlay import Batch, Counters
+from .place import Place
 from .reading import Reading, clean, failure, read
 from .tables import COMMITS, Layout
 from .tails import KEEP, Tail, Tails
@@ -41,86 +41,6 @@ class File:
     def after(self, table: str, group: str, after: int, limit: int) -> list[Row]:
         """The first rows of a group past a ``seq``."""
         raise NotImplementedError
-
-
-class _Place:
-    """A table's part of the memory.
-
-    Attributes:
-        layout: of the table.
-        changes: what has become of its rows since the last seal.
-        rows: the same by key; None where one is gone.
-        near: while events are applied: the rows that they name as they were before.
-        cache: rows that are in the file.
-        index: the keys of the rows in the file; made when first needed.
-        count: how many rows there are.
-        size: the bytes of these as JSON.
-        tally: how many of them have each value of the tally column.
-        come, gone: rows that :meth:`settle` has yet to reckon with.
-    """
-
-    def __init__(self, layout: Layout, counters: Counters, index: KeyIndex | None) -> None:
-        self.name = name = layout.table.name
-        self.layout = layout
-        self.table = layout.table
-        self.key = layout.table.key
-        self.tally_by = layout.table.tally
-        self.sized = layout.table.sized
-        self.grouped = layout.table.group is not None
-        self.changes = Changes()
-        self.rows = self.changes.rows
-        self.near: dict[str, Row] = {}
-        self.cache = RowCache()
-        self.index = index
-        self.count = counters.counts.get(name, 0)
-        self.tally = counters.tallies.get(name, {})
-        self.come: list[Row] = []
-        self.gone: list[Row] = []
-        self.size = counters.sizes.get(name, 0)
-
-    def record(self, key: str, before: Row | None, after: Row | None) -> None:
-        """Note what has become of a row."""
-        changes = self.changes
-        if key in changes.rows:
-            changes.repeat()
-        else:
-            if before is not None:
-                changes.stale.add(key)
-            if changes.fresh is not None and after is not None:
-                changes.fresh.append(after.values())
-        changes.rows[key] = after
-        if before is None:
-            self.count += 1
-        if after is None:
-            self.count -= 1
-        if after is not None:
-            self.come.append(after)
-        if before is not None and self.sized:
-            self.gone.append(before)
-        if self.tally_by:
-            _count(self.tally, before and before[self.tally_by], -1)
-            _count(self.tally, after and after[self.tally_by], 1)
-
-    def settle(self) -> None:
-        """Reckon with the rows that have come and gone: it is cheaper for many at once.
-
-        Raises:
-            UnicodeEncodeError: there is text that no file takes.
-        """
-        growth = self.layout.size(self.come) - self.layout.size(self.gone)
-        if self.sized:
-            self.size += growth
-        self.come.clear()
-        self.gone.clear()
-
-
-def _count(tally: dict[str, int], value: Any, by: int) -> None:
-    if value is not None:
-        count = tally.get(value, 0) + by
-        if count:
-            tally[value] = count
-        else:
-            del tally[value]
 
 
 class Memory:
@@ -155,7 +75,7 @@ class Memory:
         self._tails.clear()
         self._applying = self.torn = False
         self._places = {
-            name: _Place(layout, counters, KeyIndex() if empty else None)
+            name: Place(layout, counters, KeyIndex() if empty else None)
             for name, layout in self.layouts.items()
         }
         self._declared = {name: place for name, place in self._places.items() if name != COMMITS}
@@ -201,7 +121,8 @@ class Memory:
                 self._note_commit(reading.commit, seq)
         self._applying = False
         for place in self._places.values():
-            place.settle()
+            if place.come or place.gone:
+                place.settle()
         batch.pack(self.layouts)
 
     def _operate(self, operations: Sequence[Operation], seq: int, changes: list[RowChange]) -> str:
@@ -306,7 +227,7 @@ class Memory:
             if keys:
                 self._bring_near(places[table], keys)
 
-    def _bring_near(self, place: _Place, keys: set[str]) -> None:
+    def _bring_near(self, place: Place, keys: set[str]) -> None:
         far = keys.difference(place.rows)
         if self.sealed is not None:
             rows = self.sealed.tables[place.name].rows
@@ -339,7 +260,7 @@ class Memory:
         place.cache.put(key, found[0])
         return found[0]
 
-    def _look(self, place: _Place, key: str) -> tuple[bool, Row | None]:
+    def _look(self, place: Place, key: str) -> tuple[bool, Row | None]:
         """The row of a key that is not among the changed ones, if it is known without asking the file."""
         if self.sealed is not None:
             rows = self.sealed.tables[place.name].rows
@@ -348,7 +269,7 @@ class Memory:
         row = place.cache.get(key)
         return row is not None, row
 
-    def _index(self, place: _Place) -> KeyIndex:
+    def _index(self, place: Place) -> KeyIndex:
         if place.index is None:
             name = place.name
             place.index = KeyIndex(self._file.keys(name))

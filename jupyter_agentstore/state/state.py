@@ -115,33 +115,32 @@ class State:
             StoreClosed: the state is closed.
             OSError: rows that they touch cannot be read.
         """
-        if self._memory.torn:
-            with self._flushing, self._lock:
-                self._start_over()
-        with self._lock:
-            self._check_open()
-            for seq, event in enumerate(events, self.applied + 1):
-                if event.seq != seq:
-                    raise ValueError(f"Event {event.seq} comes where event {seq} should be.")
-            try:
+        try:
+            with self._lock:
+                self._check_open()
+                for seq, event in enumerate(events, self.applied + 1):
+                    if event.seq != seq:
+                        raise ValueError(f"Event {event.seq} comes where event {seq} should be.")
                 changes = self._memory.apply(events, self._refused)
-            except UnicodeEncodeError:
-                pass
-            else:
                 self.applied += len(events)
                 return changes
-        return self._apply_carefully(events)
+        except BaseException as error:
+            if not self._memory.torn:
+                raise
+            with self._flushing, self._lock:
+                before = [event for event in self._start_over() if event.seq < events[0].seq]
+                if not isinstance(error, UnicodeEncodeError):
+                    raise
+                return self._apply_carefully(before, events)
 
-    def _apply_carefully(self, events: Sequence[Event]) -> list[RowChange]:
-        """Apply events of which one makes text that no file takes, and again those before it that are in none."""
-        with self._flushing, self._lock:
-            again = [event for event in self._start_over() if event.seq < events[0].seq]
-            self._memory.careful = True
-            try:
-                self.apply(again)
-                return self.apply(events)
-            finally:
-                self._memory.careful = False
+    def _apply_carefully(self, before: Sequence[Event], events: Sequence[Event]) -> list[RowChange]:
+        """Apply events of which one makes text that no file takes, after those before them that are in none."""
+        self._memory.careful = True
+        try:
+            self.apply(before)
+            return self.apply(events)
+        finally:
+            self._memory.careful = False
 
     def document(self, values: Mapping[str, Any]) -> None:
         """Set what the view ``agentState`` says of the agent; written with the next flush.
@@ -173,8 +172,8 @@ class State:
             while True:
                 with self._lock:
                     self._check_open()
-                    if self._memory.torn:
-                        self._start_over()
+                    if self._memory.torn:  # whoever applies is about to start over
+                        return
                     batch = self._memory.seal()
                     if batch is None and not self._document_changed:
                         return
@@ -320,11 +319,13 @@ class State:
         with self._readers.barred(for_good=True), self._lock:
             self._closed = True
             self._start_over()
-            self._file.detach()
-            if self._file.damaged and self._file.path is not None:
-                discard(self._file.path)  # the next time it is made anew
-            if self._old is not None:
-                self._old.detach()
+            try:
+                self._file.detach()
+                if self._file.damaged and self._file.path is not None:
+                    discard(self._file.path)  # the next time it is made anew
+            finally:
+                if self._old is not None:
+                    self._old.detach()
 
     # ---- out
 
@@ -412,7 +413,8 @@ class State:
     def reader(self) -> Iterator[DuckDBPyConnection]:
         """A cursor on the tables as they are in the file, up to event :attr:`readable`, for one reader.
 
-        It waits while the tables are swapped. Whoever has one must not ask for another, nor close the state.
+        It waits while the tables are swapped. Whoever has one must not ask for another, nor have the state write or
+        close.
         """
         with self._readers.lease() as cursor:
             yield cursor

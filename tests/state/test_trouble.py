@@ -80,6 +80,29 @@ def test_such_an_event_is_found_while_others_are_applied_beside_it(instance: Ins
     state.close()
 
 
+def test_text_that_no_file_takes_is_an_anomaly_wherever_it_comes(instance: Instance) -> None:
+    log = lines(1, 200)
+    for seq in (1, 50, 51, 120, 200):
+        log[seq - 1] = do(seq, ("line", f"l{seq}", "a"), ("surrogate", f"t{seq}"))
+    plain = open_state(instance, puppet())
+    for single in log:
+        plain.apply([single])
+    grouped = open_state(instance, puppet())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jupyter_agentstore.state.rebuild._BATCH_EVENTS", 1)
+        grouped.catch_up(log[start : start + 15] for start in range(0, 200, 15))
+    assert contents(grouped) == contents(plain)
+    assert [seq for (seq,) in query(grouped, "select seq from anomalies order by seq")] == [
+        1,
+        50,
+        51,
+        120,
+        200,
+    ]
+    plain.close()
+    grouped.close()
+
+
 @pytest.mark.parametrize(("memory", "late"), [(True, False), (False, False), (False, True)])
 def test_a_disk_that_fails_loses_nothing(
     instance: Instance, write: Write, tmp_path: Path, memory: bool, late: bool
