@@ -174,7 +174,10 @@ def _needs_care(value: Any) -> bool:
             if (type(item) is not str or not item.isascii()) and item is not None:
                 break
         else:
-            return not all(type(key) is str and key.isascii() for key in value)
+            try:
+                return not "".join(value).isascii()
+            except TypeError:  # a key that is no text
+                return True
     if isinstance(value, str):
         return not value.isascii() and not _is_utf8(value)
     if isinstance(value, float):

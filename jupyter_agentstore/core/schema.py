@@ -381,4 +381,9 @@ class Schema:
             raise InvalidEvent(f"{name}: the fields must be an object.", field="args")
         if (unknown := kind.unknown(args)) is not None:
             raise InvalidEvent(f"{name} has no field {str(unknown)[:80]!r}.", field=str(unknown)[:80])
-        return kind.read({key: replace_surrogates(value) for key, value in args.items()})
+        return kind.read(
+            {
+                key: value if type(value) is str and value.isascii() else replace_surrogates(value)
+                for key, value in args.items()
+            }
+        )
