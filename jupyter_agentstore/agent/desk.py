@@ -176,10 +176,12 @@ class Desk:
         try:
             while True:
                 visit.changed.clear()
+                answered = visit.answered
                 try:
                     async with self._service.slots:
                         more = await self._attend(visit)
-                    failures = 0
+                    if visit.answered != answered:
+                        failures = 0
                     if not more and not visit.changed.is_set():
                         return
                 except StoreClosed:
