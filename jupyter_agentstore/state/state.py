@@ -57,6 +57,9 @@ class State:
         self._refused: dict[int, str] = {}
         self._document = file.document() if old is None else old.document()
         self._document_changed = old is not None
+        if self._document["isThinking"]:  # it was killed at it
+            self._document.update(isThinking=False, currentTask=None)
+            self._document_changed = True
         self.applied = self.flushed = file.meta.applied
         self._memory = Memory(schema, tables, file, Counters.load(self._saved), empty=file.meta.applied == 0)
         reads = old or file

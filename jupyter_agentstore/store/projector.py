@@ -60,7 +60,7 @@ class Projector:
         self._since = 0.0  # when the oldest event that is not applied was put, or the last ones were applied
         self._waiters = 0
         self._napping = False
-        self._document = False  # the agent's document has changed
+        self._document = True  # the agent's document may have changed
         self._broken: Exception | None = None  # why the last application failed
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

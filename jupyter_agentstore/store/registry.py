@@ -103,8 +103,15 @@ class Registry:
         return sorted(found | set(self._on_disk()), key=str.casefold)
 
     def on_wake(self, listener: Callable[[Store], None]) -> None:
-        """Call the listener with each store when it is opened or woken, in whichever thread does so."""
-        self._listeners.append(listener)
+        """Call the listener with each store when it is opened or woken, in whichever thread does so.
+
+        Stores that are awake already are told of at once.
+        """
+        with self._guard:
+            self._listeners.append(listener)
+            awake = [store for store in self._stores.values() if not store.asleep]
+        for store in awake:
+            listener(store)
 
     def unfinished(self) -> list[str]:
         """Stores that were not closed cleanly, or with replies owed: a server wakes them when it starts."""

@@ -194,3 +194,31 @@ def test_a_foreign_file_in_a_stores_place_is_named_and_left_alone(registry: Regi
         registry.get("coffee", create=True)
     assert file.read_text().startswith("{")
     registry.get("tea", create=True)
+
+
+def test_a_listener_hears_of_stores_that_are_awake_already(registry: Registry) -> None:
+    store = registry.get("coffee", create=True)
+    woken: list[Store] = []
+    registry.on_wake(woken.append)
+    assert woken == [store]
+
+
+def test_after_a_crash_the_agent_is_not_said_to_think(tmp_path: Path) -> None:
+    code = HOLD.replace(
+        'registry.get("coffee", create=True)', 'store = registry.get("coffee", create=True)'
+    ).replace(
+        'print("open"',
+        'store.set_agent(isThinking=True, currentTask="hm"); store.query("select 1"); print("open"',
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "open\n"
+    holder.kill()
+    holder.communicate(timeout=30)
+    registry = Registry(tmp_path)
+    store = registry.get("coffee", create=False)
+    sql = 'select "isThinking", "currentTask" from "agentState"'
+    assert store.query(sql).table.to_pylist() == [{"isThinking": False, "currentTask": None}]
+    registry.close()
