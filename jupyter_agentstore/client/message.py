@@ -5,6 +5,7 @@ What belongs here: reading a row of ``messages``, showing it, and which later me
 
 from __future__ import annotations
 
+import html
 import json
 import textwrap
 import threading
@@ -82,8 +83,12 @@ class Message:
         said = textwrap.shorten(self.content, 200, placeholder=" …")
         return f"<{self.author}, {self.timestamp:%H:%M:%S}: {said}>"
 
-    def _repr_markdown_(self) -> str:
-        return f"**{self.author}**\n\n{self.content}"
+    def _repr_html_(self) -> str:
+        # No Markdown: a notebook trusts what its own cells show, and would run the scripts in it.
+        return (
+            f"<b>{html.escape(self.author)}</b><br>"
+            f'<span style="white-space: pre-wrap">{html.escape(self.content)}</span>'
+        )
 
 
 class Sent:
