@@ -112,7 +112,7 @@ def restore(from_: Path, folder: Path, progress: Progress | None = None, *, forc
     path = folder / FILE
     with _instance() as instance:
         source = DuckDBLog.open_backup(instance, from_, _SOURCE)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with Lock.take(folder, {"doing": "restore"}):
             if not force and _lexists(path):
                 raise Conflict(f"There is an event log in {folder}; nothing was restored.")

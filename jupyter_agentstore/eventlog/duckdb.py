@@ -96,7 +96,7 @@ class DuckDBLog(EventLog):
                 raise NotFound(f"There is no event log in {folder}.")
             if os.path.lexists(wal_of(path)):
                 raise DamagedLog(f"{path} is missing, but its {wal_of(path).name} is there.")
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             make(instance, path, alias, new_meta())
         return cls._attach(instance, path, alias, LOG)
 

@@ -89,6 +89,9 @@ def explain(said: str) -> tuple[str, str | None]:
     if "unknown field" in said:
         return f"There is no field {inner!r}.", field
     said = _QUOTED.sub(lambda match: " or ".join(_TYPES.get(w, repr(w)) for w in match[1].split(" | ")), said)
+    said = said.replace("text matching regex '^[ -~]*$'", "printable ASCII").replace(
+        "`str` matching regex '^[ -~]*$'", "printable ASCII"
+    )
     said = said.replace("Expected ", "must be ").replace(", got ", ", not ")
     said = said.replace("Invalid enum value", "must be one of the values allowed, not")
     return (f"The field {field!r} {said}." if field else f"The request {said}."), field

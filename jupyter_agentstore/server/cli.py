@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in COMMANDS:
+    if not arguments or arguments[0].startswith("-"):
         from .app import AgentStoreApp
 
         AgentStoreApp.launch_instance(arguments)  # type: ignore[no-untyped-call]

@@ -207,7 +207,9 @@ class Messages(Conversing):
         if not rows and await self.row(store, "conversations", page.conversationId) is None:
             raise unknown(page.conversationId)
         return {
-            "messages": [self.jsonable("messages", found) for found in within(rows, latest=not page.after)]
+            "messages": [
+                self.jsonable("messages", found) for found in within(rows, latest=page.after is None)
+            ]
         }
 
 

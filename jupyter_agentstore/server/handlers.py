@@ -11,7 +11,7 @@ from .backup import Backup
 from .base import Access
 from .conversations import ChatMessage, Conversations, Memory, Messages
 from .events import Events
-from .query import Sql, TableRows
+from .query import OneRow, Sql, TableRows
 from .rest import Handler, operation
 from .shapes import FLAG, NUMBER, TEXT, TIME, array, nullable, record
 
@@ -92,6 +92,7 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     ("messages", Messages),
     ("events", Events),
     ("query", Sql),
+    ("row", OneRow),
     ("tables/{name}", TableRows),
     ("backup", Backup),
     ("stores", Stores),

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from ..core.errors import Conflict, NotFound, StoreClosed
+from ..core.errors import NotFound, StoreClosed
 from ..core.events import wire
 
 if TYPE_CHECKING:
@@ -218,15 +218,8 @@ def refuse_first(schema: Schema, drafts: Sequence[Draft]) -> None:
     Raises:
         Conflict, NotFound, TooLarge: as the store would.
     """
-    there: set[tuple[str, str]] = set()
+    from ..store.door import fit
+
     for draft in drafts:
         wire(draft.name, draft.args, 1, draft.client_id, draft.session_id)
-        kind = schema.events[draft.name]
-        for table, field in kind.requires:
-            if (table, draft.fields[field]) not in there:
-                raise NotFound(f"There is no row {draft.fields[field][:80]!r} in {table}.", field=field)
-        if kind.unique is not None:
-            table, field = kind.unique
-            if (table, draft.fields[field]) in there:
-                raise Conflict(f"{table} has a row {draft.fields[field][:80]!r} already.", field=field)
-            there.add((table, draft.fields[field]))
+    fit(schema, drafts, lambda table, key: False, lambda table, key: False)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
+from ..core.rows import jsonable
 from .rest import ARROW, Handler, operation
-from .shapes import FLAG, NUMBER, TEXT, Query, array, record
+from .shapes import FLAG, NUMBER, TEXT, Query, RowKey, array, nullable, record
 
 if TYPE_CHECKING:
     import pyarrow
@@ -46,7 +47,7 @@ class Sql(Handler):
         run = partial(store.query, body.sql, body.params, self.host.limits, at_least=body.atLeast)
         answer: Answer = await self.host.query(run)
         if ARROW not in self.request.headers.get("Accept", ""):
-            rows = await self.host.query(_rows, answer.table)
+            rows = await self.host.call(_rows, answer.table)
             stale = {"stale": True} if answer.stale else {}
             return {"columns": answer.table.column_names, "rows": rows, "seq": answer.seq, **stale}
         self.set_header("Agentstore-Seq", str(answer.seq))
@@ -69,12 +70,28 @@ class TableRows(Handler):
         await send(self, await self.host.query(store.table, name))
 
 
+class OneRow(Handler):
+    """``row``."""
+
+    @operation(
+        "One row by its key, or null; times as text",
+        "read",
+        record(row=nullable({"type": "object"})),
+        query=RowKey,
+        errors={404: "There is no such table."},
+    )
+    async def get(self, which: RowKey) -> Any:
+        store = await self.existing()
+        found = await self.host.call(store.row, which.table, which.key)
+        return {"row": None if found is None else jsonable(store.schema.tables[which.table], found)}
+
+
 async def send(handler: Handler, table: pyarrow.Table) -> None:
     """Send a table as an Arrow stream, part after part, no faster than the client takes it."""
     parts = arrow_parts(table)
     begun = False
     try:
-        while (part := await handler.host.query(next, parts, None)) is not None:
+        while (part := await handler.host.call(next, parts, None)) is not None:
             handler.set_header("Content-Type", ARROW)
             handler.write(part)
             await handler.flush()

@@ -25,6 +25,15 @@ Id = Annotated[
 
 Text = Annotated[str, Meta(extra_json_schema={"pattern": "^[^\\u0000]*$"})]
 
+Said = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        extra_json_schema={"pattern": "^[^\\u0000]*$"},
+        description="Text with something in it.",
+    ),
+]
+
 CommitId = Annotated[
     str,
     Meta(
@@ -44,7 +53,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
 class NewConversation(Body, frozen=True, kw_only=True):
     """A conversation to begin."""
 
-    userId: Text
+    userId: Said
     title: Text | None = None
     personality: Text | None = None
     instructions: Text | None = None
@@ -56,7 +65,7 @@ class Chat(Body, frozen=True, kw_only=True):
     """Something to say."""
 
     conversationId: Id
-    content: Text
+    content: Said
     role: Literal["user", "assistant", "system"] = "user"
     id: Id | None = None
     commitId: CommitId | None = None
@@ -66,7 +75,7 @@ class Facts(Body, frozen=True, kw_only=True):
     """Facts to remember about a conversation."""
 
     conversationId: Id
-    facts: Annotated[list[Text], Meta(max_length=MAX_COMMIT_EVENTS)]
+    facts: Annotated[list[Said], Meta(max_length=MAX_COMMIT_EVENTS)]
     commitId: CommitId | None = None
 
 
@@ -92,11 +101,18 @@ class Query(Body, frozen=True, kw_only=True):
     atLeast: Seq | None = None
 
 
+class RowKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Which row."""
+
+    table: str
+    key: str
+
+
 class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
     """Which messages: the last ones, or with ``after`` the first ones past that sequence number."""
 
     conversationId: str
-    after: Seq = 0
+    after: Seq | None = None
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
 
 

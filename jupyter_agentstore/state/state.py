@@ -367,20 +367,22 @@ class State:
             row = self._memory.find(COMMITS, commit_key(actor, commit_id))
             return (row["seq"], row["count"]) if row else None
 
-    def tail(self, table: str, group: str, *, after: int = 0, limit: int = 200) -> list[Row]:
+    def tail(self, table: str, group: str, *, after: int | None = None, limit: int = 200) -> list[Row]:
         """Rows of a group in the order of ``seq``, as of the last applied event.
 
         Args:
             table: one that is declared with a group.
             group: value of the group's column.
-            after: 0 for the last ``limit`` rows; otherwise the first ``limit`` rows with a greater ``seq``.
+            after: None for the last ``limit`` rows; otherwise the first ``limit`` rows with a greater ``seq``.
             limit: how many at most.
         """
         if limit < 1:
             return []
         with self._lock:
             self._check_open()
-            return [dict(row) for row in self._memory.tail(table, group, after, limit)]
+            # Below, 0 stands for the last rows; numbers begin at 1, so -1 asks for all that follow 0.
+            place = 0 if after is None else after or -1
+            return [dict(row) for row in self._memory.tail(table, group, place, limit)]
 
     def rows(
         self,

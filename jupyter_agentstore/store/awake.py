@@ -63,7 +63,7 @@ class Awake:
         self._lock: Lock | None = None
         self._keeps_log = memory_log is not None
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = Lock.take(folder, place.owner)
         try:
             self.log: EventLog = memory_log or DuckDBLog.open(place.logs, _known(folder), alias, create=True)

@@ -7,6 +7,7 @@ follow the log, so they alone cannot answer; waiting for them at each commit wou
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.errors import Conflict, NotFound
@@ -53,20 +54,8 @@ class Door:
             if earlier is not None:
                 self._compare(commit, *earlier)
                 return earlier
-        own: dict[Key, int] = {}
-        for seq, draft in enumerate(commit.drafts, head + 1):
-            kind = self._schema.events[draft.name]
-            for table, field in kind.requires:
-                key = draft.fields[field]
-                if (table, key) not in own and not self._is_there(table, key):
-                    raise NotFound(f"There is no row {key[:80]!r} in {table}.", field=field)
-            if kind.unique is not None:
-                table, field = kind.unique
-                key = draft.fields[field]
-                if (table, key) in own or self._is_taken(table, key):
-                    raise Conflict(f"{table} has a row {key[:80]!r} already.", field=field)
-                own[table, key] = seq
-        self._new.update(own)
+        own = fit(self._schema, commit.drafts, self._is_there, self._is_taken)
+        self._new.update((key, head + place) for key, place in own.items())
         if commit.commit_id is not None:
             self._commits[commit.actor, commit.commit_id] = (head + 1, len(commit.drafts))
         return None
@@ -121,6 +110,54 @@ class Door:
         raise Conflict(
             f"The commit id {str(commit.commit_id)[:80]!r} was used with other content.", field="commitId"
         )
+
+
+def fit(
+    schema: Schema,
+    drafts: Sequence[Draft],
+    is_there: Callable[[str, str], bool],
+    is_taken: Callable[[str, str], bool],
+) -> dict[Key, int]:
+    """Check whether events can follow, one after the other, what is there.
+
+    Args:
+        schema: theirs.
+        drafts: the events of one commit.
+        is_there: whether a table has a row, for those that an event refers to.
+        is_taken: likewise, for those that an event makes.
+
+    Returns:
+        The rows that they make, each with the place of its event, from 1.
+
+    Raises:
+        Conflict: an id is taken.
+        NotFound: an event refers to what is not there.
+    """
+    own: dict[Key, int] = {}
+    for place, draft in enumerate(drafts, 1):
+        kind = schema.events[draft.name]
+        for table, field in kind.requires:
+            key = draft.fields[field]
+            if (table, key) not in own and not is_there(table, key):
+                raise NotFound(_say("There is no", table, key, place, drafts), field=field)
+        if kind.unique is not None:
+            table, field = kind.unique
+            key = draft.fields[field]
+            if (table, key) in own or is_taken(table, key):
+                raise Conflict(_say("There is already a", table, key, place, drafts), field=field)
+            own[table, key] = place
+    return own
+
+
+def _say(what: str, table: str, key: str, place: int, drafts: Sequence[Draft]) -> str:
+    """A sentence about a row, with the event's place if there are more."""
+    row = (
+        table[:-1]
+        if table.endswith("s") and not table.endswith(("ss", "ies"))
+        else f"row in {table} with the id"
+    )
+    where = "" if len(drafts) == 1 else f"Event {place}: "
+    return f"{where}{what} {row} {key[:80]!r}."
 
 
 def _same(draft: Draft, body: str) -> bool:

@@ -154,7 +154,7 @@ class Registry:
         """The DuckDB instances, made when the first store is opened: loading DuckDB takes a moment."""
         if self._place is None:
             if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what is in it is its owner's
             logs = Instance(self.folder, threads=self._threads)
             states = Instance(
                 self.folder, threads=self._threads, memory_limit=self._query_memory, locked=True

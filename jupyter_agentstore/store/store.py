@@ -185,7 +185,7 @@ class Store:
         with self._current() as awake:
             return awake.state.row(table, key)
 
-    def tail(self, table: str, group: str, *, after: int = 0, limit: int = 200) -> list[Row]:
+    def tail(self, table: str, group: str, *, after: int | None = None, limit: int = 200) -> list[Row]:
         """The last rows of a group (a conversation's messages), or with ``after`` the first ones past that ``seq``.
 
         In the order of ``seq``, at most ``limit``.
@@ -227,11 +227,12 @@ class Store:
             sql: the statement.
             params: for its ``?`` or ``$name``.
             limits: of time, rows and bytes.
-            at_least: the tables must hold the events up to here, at most the head; None for the head itself.
+            at_least: the tables must hold the events up to here; None for the head.
 
         Raises:
             QueryRefused, QueryFailed, QueryTimeout, QueryTooLarge: as they say.
             Rebuilding: the tables are being rebuilt, and the old ones do not reach ``at_least``.
+            InvalidRequest: there is no event ``at_least`` yet.
         """
         with self._use() as awake:
             seq, stale = self._written(awake, at_least)
@@ -389,7 +390,11 @@ class Store:
     def _written(self, awake: Awake, at_least: int | None) -> tuple[int, bool]:
         """Have the tables hold what a reader must see; as of which event they are, and whether they are old ones."""
         head = awake.log.head
-        wanted = head if at_least is None else min(at_least, head)
+        wanted = head if at_least is None else at_least
+        if wanted > head:
+            raise InvalidRequest(
+                f"The log ends with event {head:,}; there is no {wanted:,}.", field="atLeast"
+            )
         if awake.state.rebuilding:
             seq = awake.state.readable
             if at_least is not None and seq < wanted:

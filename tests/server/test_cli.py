@@ -188,3 +188,11 @@ def test_a_backup_restored_under_a_running_server_is_found_there(
     name = f"Again-{uuid.uuid4().hex[:8]}"
     assert run("restore", copy, name, server=server)[0] == 0
     assert titles(server, name) == 2
+
+
+def test_a_command_that_does_not_exist_is_named_with_those_that_do() -> None:
+    code, _, complaints = run("bogus")
+    assert code == 2
+    assert "bogus" in complaints
+    assert "verify" in complaints
+    assert "Traceback" not in complaints

@@ -338,3 +338,17 @@ def test_what_is_refused_in_one_store_is_no_matter_to_another(server: Server) ->
         refused(http.post("conversations", content=b"{"), 400, "invalid_request")
         ok(http.post("conversations", json={"userId": "a"}))
         assert head(http) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "field"),
+    [
+        ("conversations", {"userId": ""}, "userId"),
+        ("chat", {"conversationId": "c", "content": ""}, "content"),
+        ("agent/memory", {"conversationId": "c", "facts": [""]}, "facts[0]"),
+    ],
+)
+def test_text_with_nothing_in_it_is_refused(http: httpx.Client, call: str, body: Any, field: str) -> None:
+    answer = http.post(call, json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["field"] == field

@@ -442,3 +442,33 @@ def test_curl_as_in_the_readme(server: Server, http: httpx.Client) -> None:
     assert curl("agent/status")["conversationCount"] == 1
     facts = json.dumps({"conversationId": conversation, "facts": ["Prefers oat milk"]})
     assert curl("agent/memory", "-d", facts) == {"success": True}
+
+
+# ---- one row
+
+
+def test_one_row_is_read_by_its_key(http: httpx.Client, conversation: str) -> None:
+    ask = {"table": "conversations", "key": conversation}
+    listed = ok(http.get("conversations"))["conversations"]
+    assert ok(http.get("row", params=ask)) == {"row": listed[0]}
+    assert ok(http.get("row", params={**ask, "key": "another"})) == {"row": None}
+    refused = http.get("row", params={**ask, "table": "agentstore_meta"})
+    assert refused.status_code == 404
+
+
+def test_messages_after_zero_begin_at_the_beginning(http: httpx.Client, conversation: str) -> None:
+    for text in ("one", "two", "three"):
+        ok(http.post("chat", json={"conversationId": conversation, "content": text, "role": "system"}))
+
+    def said(**page: int) -> list[str]:
+        answer = ok(http.get("messages", params={"conversationId": conversation, **page}))
+        return [message["content"] for message in answer["messages"]]
+
+    assert said(limit=2) == ["two", "three"]
+    assert said(limit=2, after=0) == ["one", "two"]
+
+
+def test_a_query_of_events_that_are_not_there_yet_is_refused(http: httpx.Client, conversation: str) -> None:
+    answer = http.post("query", json={"sql": "select 1", "atLeast": head(http) + 1})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["field"] == "atLeast"

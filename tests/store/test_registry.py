@@ -222,3 +222,9 @@ def test_after_a_crash_the_agent_is_not_said_to_think(tmp_path: Path) -> None:
     sql = 'select "isThinking", "currentTask" from "agentState"'
     assert store.query(sql).table.to_pylist() == [{"isThinking": False, "currentTask": None}]
     registry.close()
+
+
+def test_what_is_stored_is_for_its_owner_alone(registry: Registry, tmp_path: Path) -> None:
+    registry.get("coffee", create=True)
+    for folder in (tmp_path / "stores", tmp_path / "stores" / "coffee"):
+        assert folder.stat().st_mode & 0o777 == 0o700

@@ -85,6 +85,13 @@ def test_what_does_not_fit_the_store_is_refused_whole(
     assert store.count("messages") == 0
 
 
+def test_a_refusal_says_which_event_of_many_it_was(store: Store) -> None:
+    with pytest.raises(NotFound, match=r"^Event 2: There is no conversation 'nowhere'\.$"):
+        store.commit([message("a"), message("b", "nowhere")], actor="ada").result(30)
+    with pytest.raises(Conflict, match=r"^There is already a conversation 'c'\.$"):
+        store.commit([conversation("c")], actor="ada").result(30)
+
+
 def test_a_commit_may_refer_to_what_it_creates_itself(store: Store) -> None:
     store.commit([conversation("d"), message("a", "d")], actor="ada").result(30)
     assert store.row("messages", "a") is not None
