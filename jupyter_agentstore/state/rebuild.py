@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 FILE = "state.duckdb"
 NEW_FILE = "state.new.duckdb"
 
-_BATCH_EVENTS = 50_000
-_BATCH_BYTES = 50_000_000
-"""What :func:`catch_up` writes together: DuckDB spends a third of the time on it that it spends on 10,000 events at a
+_BATCH_EVENTS = 30_000
+_BATCH_BYTES = 32_000_000
+"""What :func:`catch_up` writes together: DuckDB spends half the time on it that it spends on 10,000 events at a
 time. In memory it takes five times the bytes, and there may be two of it."""
 
 
