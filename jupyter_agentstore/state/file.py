@@ -165,7 +165,7 @@ class StateFile(File):
             for batch in result.to_arrow_reader(100_000):
                 yield batch.column(0).to_pylist()
 
-    def tail(self, table: str, group: str, after: int, limit: int) -> list[Row]:
+    def tail(self, table: str, group: str, limit: int) -> list[Row]:
         layout = self._layouts[table]
         query = (
             f"select {layout.select} from {layout.name} where {quote(layout.table.group or '')} = ? "

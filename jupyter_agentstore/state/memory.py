@@ -34,8 +34,8 @@ class File:
         """All keys of a table, in chunks."""
         raise NotImplementedError
 
-    def tail(self, table: str, group: str, after: int, limit: int) -> list[Row]:
-        """The last rows of a group, the last one first; ``after`` says nothing."""
+    def tail(self, table: str, group: str, limit: int) -> list[Row]:
+        """The last rows of a group, the last one first."""
         raise NotImplementedError
 
     def after(self, table: str, group: str, after: int, limit: int) -> list[Row]:
@@ -304,7 +304,7 @@ class Memory:
             {name: place.size for name, place in places if place.sized},
         )
 
-    def tail(self, table: str, group: str, after: int, limit: int) -> list[Row]:
+    def tail(self, table: str, group: str, after: int | None, limit: int) -> list[Row]:
         """See ``State.tail``."""
         if not self._places[table].grouped:
             raise ValueError(f"The table {table} is not read by groups.")
@@ -314,9 +314,11 @@ class Memory:
             return found
         declared = self.schema.tables[table]
         touched = sum(len(batch.tables[table].stale) for batch in (self.open, self.sealed) if batch)
-        wanted = (limit if after else max(limit, KEEP)) + touched
-        fetch = self._file.after if after else self._file.tail
-        rows = fetch(table, group, after, wanted)
+        wanted = (max(limit, KEEP) if after is None else limit) + touched
+        if after is None:
+            rows = self._file.tail(table, group, wanted)
+        else:
+            rows = self._file.after(table, group, after, wanted)
         merged = {row[declared.key]: row for row in rows}
         for batch in (self.sealed, self.open):
             for key, row in batch.tables[table].rows.items() if batch else ():
@@ -324,8 +326,8 @@ class Memory:
                     merged[key] = row
                 else:
                     merged.pop(key, None)
-        if after:
-            passed = [row for row in merged.values() if (row["seq"] or 0) > after]
+        if after is not None:
+            passed = [row for row in merged.values() if row["seq"] is not None and row["seq"] > after]
             return Tail(declared, passed).rows[:limit]
         tail = Tail(declared, list(merged.values()), rows[-1] if len(rows) == wanted else None, limit)
         self._tails.put(table, group, tail)

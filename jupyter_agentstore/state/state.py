@@ -380,9 +380,7 @@ class State:
             return []
         with self._lock:
             self._check_open()
-            # Below, 0 stands for the last rows; numbers begin at 1, so -1 asks for all that follow 0.
-            place = 0 if after is None else after or -1
-            return [dict(row) for row in self._memory.tail(table, group, place, limit)]
+            return [dict(row) for row in self._memory.tail(table, group, after, limit)]
 
     def rows(
         self,

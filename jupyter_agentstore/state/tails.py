@@ -69,10 +69,10 @@ class Tail:
             self.bytes -= _bytes(self.rows[index])
             del self.rows[index]
 
-    def read(self, after: int, limit: int) -> list[Row] | None:
+    def read(self, after: int | None, limit: int) -> list[Row] | None:
         """What ``State.tail`` answers, or None if the rows kept do not say."""
         rows = self.rows
-        if after == 0:
+        if after is None:
             return rows[-limit:] if self.floor is None or len(rows) >= limit else None
         if self.floor is None or self.floor <= (after + 1, ""):
             first = bisect_left(rows, after + 1, key=lambda row: self.place(row)[0])

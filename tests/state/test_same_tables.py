@@ -200,7 +200,7 @@ def test_memory_says_what_the_file_will_say(
     tails = {
         (group, after, limit): state.tail("lines", group, after=after, limit=limit)
         for group in keys
-        for after in (0, 2, 60)
+        for after in (None, -4, 0, 2, 60)
         for limit in (1, 2, 50)
     }
     rows = {(table, row["id"]): row for table in ("things", "lines") for row in state.rows(table)}
@@ -209,10 +209,11 @@ def test_memory_says_what_the_file_will_say(
     for (group, after, limit), found in tails.items():
         members = [row for (table, _), row in rows.items() if table == "lines" and row["thing"] == group]
         members.sort(key=lambda row: (row["seq"] if row["seq"] is not None else -(2**63), row["id"]))
-        if after:
-            assert found == [row for row in members if (row["seq"] or 0) > after][:limit]
-        else:
+        if after is None:
             assert found == members[-limit:]
+        else:
+            later = [row for row in members if row["seq"] is not None and row["seq"] > after]
+            assert found == later[:limit]
     state.close()
 
 

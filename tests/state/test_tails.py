@@ -25,8 +25,8 @@ def test_a_tail_that_grows_is_cut_back_and_still_says_what_it_knows() -> None:
     tail = tails.get("lines", "a")
     assert tail is not None
     assert len(tail.rows) <= 2 * KEEP
-    assert [row["seq"] for row in tail.read(0, 3) or []] == [3 * KEEP - 3, 3 * KEEP - 2, 3 * KEEP - 1]
-    assert tail.read(0, 3 * KEEP) is None
+    assert [row["seq"] for row in tail.read(None, 3) or []] == [3 * KEEP - 3, 3 * KEEP - 2, 3 * KEEP - 1]
+    assert tail.read(None, 3 * KEEP) is None
     assert tail.read(1, 5) is None
     assert [row["seq"] for row in tail.read(3 * KEEP - 3, 5) or []] == [3 * KEEP - 2, 3 * KEEP - 1]
 
@@ -39,7 +39,7 @@ def test_rows_from_before_a_tail_do_not_enter_it() -> None:
     tail.remove(line(11))
     tail.add(line(6))
     assert tail.rows == []
-    assert tail.read(0, 1) is None
+    assert tail.read(None, 1) is None
 
 
 def test_all_tails_together_stay_within_their_bytes() -> None:
