@@ -147,7 +147,9 @@ class Desk:
                 self._rescan = False
                 try:
                     rows = await self._service.call(self.store.rows, "pendingReplies")
-                except Rebuilding:
+                except (Rebuilding, OSError) as error:
+                    if isinstance(error, OSError):
+                        _log.warning("%s: what waits for a reply cannot be read: %s", self.store.id, error)
                     self._rescan = True
                     await asyncio.sleep(self._service.retry[0])
                     continue

@@ -113,7 +113,7 @@ def restore(from_: Path, folder: Path, progress: Progress | None = None, *, forc
     with _instance() as instance:
         source = DuckDBLog.open_backup(instance, from_, _SOURCE)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with Lock.take(folder, {"doing": "restore"}):
+        with Lock.take(folder, {"doing": "restore"}) as lock:
             if not force and _lexists(path):
                 raise Conflict(f"There is an event log in {folder}; nothing was restored.")
             temporary = path.with_name(f"{path.name}.new")
@@ -124,6 +124,7 @@ def restore(from_: Path, folder: Path, progress: Progress | None = None, *, forc
             for name in _STATE:
                 (folder / name).unlink(missing_ok=True)
             put(temporary, path)
+            lock.unclean = True  # replies may be owed: the next server looks
         return Report(path, meta.backend_id, source.head, source.head, source.last_recorded_at, kept=kept)
 
 

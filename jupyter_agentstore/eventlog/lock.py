@@ -111,8 +111,9 @@ class Lock:
         self.release(work_waiting=self.unclean)
 
     def _write(self, owner: Mapping[str, object]) -> None:
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps(owner).encode(), 0)
+        text = json.dumps(owner).encode()
+        os.pwrite(self._handle, text, 0)  # first, so that a full disk leaves a note that was there
+        os.ftruncate(self._handle, len(text))
         os.fsync(self._handle)
 
     def _forget(self) -> None:

@@ -89,11 +89,17 @@ class StateFile(File):
                 raise StoreLocked(f"Another process has {path}: {error}") from error
             if "ermission denied" in str(error):
                 raise PermissionError(f"{path} cannot be opened: {error}") from error
+            if _will_pass(error):
+                raise OSError(f"{path} cannot be opened: {error}") from error
             discard(path)
             return None
         meta = None
-        with suppress(duckdb.Error):
+        try:
             meta = read_meta(instance.cursor(alias))
+        except duckdb.Error as error:
+            if _will_pass(error):
+                instance.detach(alias)
+                raise OSError(f"{path} cannot be read: {error}") from error
         if meta is None or meta.backend_id != backend_id or not 0 <= meta.applied <= head:
             instance.detach(alias)
             discard(path)
@@ -382,3 +388,11 @@ def is_of_the_file(error: Exception) -> bool:
         duckdb.InterruptException,
     )
     return isinstance(error, kinds)
+
+
+def _will_pass(error: Exception) -> bool:
+    """Whether an error says nothing of the file: too many open files, no memory, a disk that does not answer."""
+    said = str(error)
+    return any(
+        words in said for words in ("Too many open files", "Input/output error", "Cannot allocate memory")
+    )

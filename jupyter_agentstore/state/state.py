@@ -169,6 +169,7 @@ class State:
             StoreClosed: the state is closed.
         """
         with self._flushing:
+            self._check_open()
             if self._broken:
                 self._recover()
             goal = self.applied

@@ -76,7 +76,7 @@ class Awake:
                 raise
         except BaseException:
             if self._lock:
-                self._lock.release()
+                self._lock.release(work_waiting=self._lock.unclean)
             raise
 
         def publish(events: Sequence[Event]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.errors import Conflict, NotFound
-from ..core.events import decode
 from .commits import Commit, Draft
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Door:
         self._log = log
         self._projector = projector
         self._new: dict[Key, int] = {}  # rows that accepted events insert, with the event's number
-        self._commits: dict[tuple[str, str], tuple[int, int]] = {}
+        self._commits: dict[tuple[str, str], tuple[int, Sequence[Draft]]] = {}
         # The last event of which only the tables know what it did: by the sync door, or written before this opening.
         self._unchecked = log.head
 
@@ -47,17 +46,21 @@ class Door:
             NotFound: it refers to what is not there.
         """
         if commit.commit_id is not None:
-            earlier = self._commits.get((commit.actor, commit.commit_id))
-            if earlier is None:
-                self._catch_up()
-                earlier = self._projector.state.commit_of(commit.actor, commit.commit_id)
+            waiting = self._commits.get((commit.actor, commit.commit_id))
+            if waiting is not None:
+                first, drafts = waiting
+                _compare(commit, [(draft.name, draft.args) for draft in drafts])
+                return first, len(drafts)
+            self._catch_up()
+            earlier = self._projector.state.commit_of(commit.actor, commit.commit_id)
             if earlier is not None:
-                self._compare(commit, *earlier)
+                first, count = earlier
+                _compare(commit, [_content(event.body) for event in self._log.read(first - 1, count)])
                 return earlier
         own = fit(self._schema, commit.drafts, self._is_there, self._is_taken)
         self._new.update((key, head + place) for key, place in own.items())
         if commit.commit_id is not None:
-            self._commits[commit.actor, commit.commit_id] = (head + 1, len(commit.drafts))
+            self._commits[commit.actor, commit.commit_id] = (head + 1, commit.drafts)
         return None
 
     def passed_unchecked(self, seq: int) -> None:
@@ -73,6 +76,8 @@ class Door:
     def forget_applied(self) -> None:
         """Let go of what the tables know by now."""
         applied = self._projector.applied
+        # Should the tables have to start over, they are waited for again.
+        self._unchecked = max(self._unchecked, min(applied, self._log.head))
         if applied >= self._log.head:
             self._new.clear()
             self._commits.clear()
@@ -99,17 +104,6 @@ class Door:
         """Wait for what only the tables know of."""
         if self._unchecked > self._projector.applied:
             self._projector.wait_applied(self._log.head)
-
-    def _compare(self, commit: Commit, first: int, count: int) -> None:
-        """Raise Conflict unless the earlier commit had the same content."""
-        events = self._log.read(first - 1, count) if first <= self._log.head else []
-        if len(events) == len(commit.drafts) and all(
-            _same(draft, event.body) for draft, event in zip(commit.drafts, events, strict=True)
-        ):
-            return
-        raise Conflict(
-            f"The commit id {str(commit.commit_id)[:80]!r} was used with other content.", field="commitId"
-        )
 
 
 def fit(
@@ -160,6 +154,18 @@ def _say(what: str, table: str, key: str, place: int, drafts: Sequence[Draft]) -
     return f"{where}{what} {row} {key[:80]!r}."
 
 
-def _same(draft: Draft, body: str) -> bool:
-    earlier = decode(body)
-    return earlier.name == draft.name and (json.loads(body)["args"] == json.loads(draft.args))
+def _compare(commit: Commit, earlier: Sequence[tuple[str, str]]) -> None:
+    """Raise Conflict unless an earlier commit, given by names and arguments, had the same content."""
+    if len(earlier) != len(commit.drafts) or any(
+        draft.name != name or (draft.args != args and json.loads(draft.args) != json.loads(args))
+        for draft, (name, args) in zip(commit.drafts, earlier, strict=True)
+    ):
+        raise Conflict(
+            f"The commit id {str(commit.commit_id)[:80]!r} was used with other content.", field="commitId"
+        )
+
+
+def _content(body: str) -> tuple[str, str]:
+    """An event's name and arguments, as JSON text."""
+    event = json.loads(body)
+    return event["name"], json.dumps(event["args"])

@@ -33,6 +33,10 @@ _log = logging.getLogger(__name__)
 class Projector:
     """Applies a log's events to its tables, from where they stand.
 
+    Attributes:
+        state: the tables.
+        resuming: whether what was in the log at the opening is still being applied.
+
     Args:
         state: the tables; this alone applies events to them.
         log: what they follow.
@@ -61,7 +65,9 @@ class Projector:
         self._waiters = 0
         self._napping = False
         self._document = True  # the agent's document may have changed
-        self._broken: Exception | None = None  # why the last application failed
+        self._broken: Exception | None = None  # why what was put cannot be applied
+        self._failing = False  # whether the last write failed
+        self.resuming = True
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -75,7 +81,7 @@ class Projector:
         """Events that have become durable, in order."""
         with self._changed:
             self._known = events[-1].seq
-            if not self._queue:
+            if not self._queue and not self._behind:
                 self._since = time.monotonic()
             if not self._behind:
                 if len(self._queue) > _QUEUE:
@@ -102,16 +108,21 @@ class Projector:
             self._waiters -= 1
             if self.state.applied >= seq:
                 return
-        if self._broken is not None:
-            raise OSError(f"The tables cannot be kept up with the log: {self._broken}") from self._broken
+            broken = self._broken
+        if broken is not None:
+            raise OSError(f"The tables cannot be kept up with the log: {broken}") from broken
         raise StoreClosed("The store is closed.")
 
     def wait_written(self, seq: int) -> None:
         """Wait until the tables in the file hold the events up to ``seq``; raises as :meth:`wait_applied`."""
         self.wait_applied(seq)
-        if self.state.flushed < seq or self._document:
+        while self.state.flushed < seq or self._document:
             self._document = False
-            self.state.flush()
+            try:
+                self.state.flush()
+            finally:
+                self._tell()  # it may have had to start over
+            self.wait_applied(seq)
 
     def writer_rests(self) -> None:
         """No commits are under way any more."""
@@ -133,44 +144,59 @@ class Projector:
         self._thread.join()
 
     def _run(self) -> None:
-        if not self._resume():
-            return
         due: float | None = None  # when what is applied must be written
         pause = _WRITE_AFTER
+        self._resume()
         while True:
-            events = self._next(due)
-            if events is None:
-                return
             try:
+                events = self._next(due)
+                if events is None:
+                    return
                 if events:
                     self._apply(events)
                 late = due is not None and time.monotonic() >= due
-                if late or self.state.applied - self.state.flushed >= _WRITE_AT:
+                much = self.state.applied - self.state.flushed >= _WRITE_AT
+                if late or (much and not self._failing):
                     self._document = False
                     began = time.monotonic()
                     self.state.flush()
+                    self._failing = False
+                    self._broken = None
                     pause = max(_WRITE_AFTER, _REST * (time.monotonic() - began))
                     due = None
                 elif due is None:
                     due = time.monotonic() + pause
-            except Exception:
+                if self.state.rebuilding and self.state.applied >= self._known:
+                    self.state.finish()
+                    self._tell()
+            except Exception as error:
                 _log.exception("The tables could not be kept up with the log.")
-                self._tell()
+                self._failed(error)
                 due = time.monotonic() + _RETRY_AFTER
 
-    def _resume(self) -> bool:
-        """Catch up with the log as it was opened; whether that was done before it was time to stop."""
+    def _resume(self) -> None:
+        """Catch up with the log as it was opened."""
+        self.resuming = True
         try:
             if self.state.applied < self._known:
                 self.state.catch_up(self._pages(), self._tell)
-            if self._stop:
-                return False
-            self.state.finish()
-        except Exception:
+            if not self._stop:
+                self.state.finish()
+        except Exception:  # tried again by the loop, in smaller steps
             _log.exception("The tables could not be brought up to the log.")
-            self._behind = True
+        self.resuming = False
         self._tell()
-        return True
+
+    def _failed(self, error: Exception) -> None:
+        """Something failed that will be tried again: let those hear of it who wait for it."""
+        with self._changed:
+            self._failing = True
+            unwritten = self.state.applied - self.state.flushed
+            if self.state.applied < self._known or unwritten > _QUEUE:
+                self._broken = error
+                self._behind = True
+                self._queue.clear()
+            self._changed.notify_all()
 
     def _pages(self) -> Iterator[list[Event]]:
         for page in self._eventlog.scan(self.state.applied):
@@ -183,11 +209,16 @@ class Projector:
         with self._changed:
             while True:
                 now = time.monotonic()
-                if self._broken is not None and due is not None and now < due and not self._stop:
-                    self._changed.wait(due - now)
-                    continue
-                if self._stop and self._broken is not None:
-                    return None
+                if not self._queue and self.state.applied < self._known:
+                    self._behind = True  # also when the tables had to start over
+                if self._stop and (self._behind or self._broken is not None):
+                    return None  # the log has it
+                if self._broken is not None:
+                    if due is not None and now < due:
+                        self._changed.wait(due - now)
+                        continue
+                    if self.state.applied - self.state.flushed > _QUEUE:
+                        return []  # no more before this is written
                 if self._behind or self._queue:
                     if now >= self._since + _LAG or self._waiters or self._stop or not self._busy():
                         break
@@ -218,9 +249,8 @@ class Projector:
     def _apply(self, events: Sequence[Event]) -> None:
         try:
             changes = self.state.apply(events)
-        except Exception as error:
+        except Exception:
             with self._changed:
-                self._broken = error
                 # They were taken from the queue: they are read from the log again.
                 self._behind = True
                 self._queue.clear()

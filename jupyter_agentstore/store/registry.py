@@ -111,7 +111,7 @@ class Registry:
             self._listeners.append(listener)
             awake = [store for store in self._stores.values() if not store.asleep]
         for store in awake:
-            listener(store)
+            _tell(listener, store)
 
     def unfinished(self) -> list[str]:
         """Stores that were not closed cleanly, or with replies owed: a server wakes them when it starts."""
@@ -184,12 +184,16 @@ class Registry:
 
     def _woken(self, store: Store) -> None:
         for listener in self._listeners:
-            try:
-                listener(store)
-            except Exception:
-                _log.exception("A listener failed for the store %r.", store.id)
+            _tell(listener, store)
 
     def _sweep(self) -> None:
         pause = min(max(self._idle_seconds / 4, 0.05), 30.0)
         while not self._closed.wait(pause):
             self.sleep(self._idle_seconds)
+
+
+def _tell(listener: Callable[[Store], None], store: Store) -> None:
+    try:
+        listener(store)
+    except Exception:
+        _log.exception("A listener failed for the store %r.", store.id)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -38,6 +38,8 @@ BESIDE = frozenset({"events", "anomalies", "agentState"})
 """Tables that every store has beside its schema's."""
 
 DEFAULT_LIMITS = Limits()
+
+_FAR = 20_000  # events that tables may be behind for a commit, or the end of a store, to wait for them
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -68,7 +70,9 @@ class Store:
         self._place = place
         self._on_wake = on_wake
         self._memory_log = MemoryLog() if place.folder is None else None
-        self._guard = threading.Lock()
+        self._guard = threading.Condition()
+        self._listening = threading.Lock()  # of its own: the store's threads take it, which others wait for
+        self._falling_asleep = False
         self._awake: Awake | None = None
         self._users = 0
         self._used = time.monotonic()
@@ -135,7 +139,8 @@ class Store:
             raise TooLarge(f"A commit may have {MAX_COMMIT_BYTES:,} bytes; this one has {size:,}.")
         entry = Commit(drafts, actor, commit_id)
         with self._use() as awake:
-            if awake.state.rebuilding:
+            far = awake.projector.resuming and awake.log.head - awake.state.applied > _FAR
+            if awake.state.rebuilding or far:
                 self._refuse_rebuilding(awake)
             awake.writer.put(entry)
         return entry.future
@@ -281,11 +286,11 @@ class Store:
 
         It is called in the writer's thread, and must return at once. The result ends it.
         """
-        with self._guard:
+        with self._listening:
             self._event_listeners = (*self._event_listeners, listener)
 
         def end() -> None:
-            with self._guard:
+            with self._listening:
                 self._event_listeners = _without(self._event_listeners, listener)
 
         return end
@@ -295,11 +300,11 @@ class Store:
 
         It is called in the projector's thread, and must return at once. The result ends it.
         """
-        with self._guard:
+        with self._listening:
             self._row_listeners = (*self._row_listeners, listener)
 
         def end() -> None:
-            with self._guard:
+            with self._listening:
                 self._row_listeners = _without(self._row_listeners, listener)
 
         return end
@@ -325,38 +330,57 @@ class Store:
     def sleep(self, idle_seconds: float = 0.0) -> bool:
         """Close the store's files if nobody has used them for a while; whether they are closed."""
         with self._guard:
-            if self._awake is None:
+            self._guard.wait_for(lambda: not self._falling_asleep)
+            awake = self._awake
+            if awake is None:
                 return True
-            if self._users or not self._awake.writer.idle or time.monotonic() - self._used < idle_seconds:
+            if self._users or not awake.writer.idle or time.monotonic() - self._used < idle_seconds:
                 return False
-            self._put_to_sleep(self._awake)
-            return True
+            self._falling_asleep = True
+        self._put_to_sleep(awake)
+        return True
 
     def close(self) -> None:
         """Write what waits and close; every later call raises :class:`StoreClosed`."""
         with self._guard:
             self._closed = True
-            if self._awake is not None:
-                self._put_to_sleep(self._awake)
+            self._guard.wait_for(lambda: not self._falling_asleep)
+            awake = self._awake
+            if awake is None:
+                return
+            self._falling_asleep = True
+        self._put_to_sleep(awake)
 
     def _put_to_sleep(self, awake: Awake) -> None:
-        awake.writer.close()
-        self._backend_id, self._head = awake.log.backend_id, awake.log.head
-        waiting = awake.state.rebuilding  # then it cannot be told
-        if not waiting and "pendingReplies" in self.schema.tables:
-            with suppress(AgentStoreError, OSError):
-                awake.projector.wait_applied(self._head)
-                waiting = awake.state.count("pendingReplies") > 0
+        """Close the files. Others wait meanwhile, without holding what the store's own threads may need."""
         try:
-            awake.close(work_waiting=waiting)
+            awake.writer.close()
+            self._backend_id, self._head = awake.log.backend_id, awake.log.head
+            awake.close(work_waiting=self._owes(awake))
         finally:
-            self._awake = None
+            with self._guard:
+                self._awake = None
+                self._falling_asleep = False
+                self._guard.notify_all()
+
+    def _owes(self, awake: Awake) -> bool:
+        """Whether replies wait in the store; yes if that cannot be told."""
+        if "pendingReplies" not in self.schema.tables:
+            return False
+        if awake.state.rebuilding or self._head - awake.state.applied > _FAR:
+            return True
+        try:
+            awake.projector.wait_applied(self._head)
+            return awake.state.count("pendingReplies") > 0
+        except (AgentStoreError, OSError):
+            return True
 
     @contextmanager
     def _use(self) -> Iterator[Awake]:
         """The open store; opened if it sleeps, kept open meanwhile."""
         woken = False
         with self._guard:
+            self._guard.wait_for(lambda: not self._falling_asleep or self._closed)
             if self._closed:
                 raise StoreClosed(f"The store {self.id!r} is closed.")
             awake = self._awake

@@ -93,13 +93,14 @@ class Writer:
                 outcomes = self._write(group)
             except Exception as error:
                 _log.exception("A group of commits failed.")
+                self._door.forget_after(self._eventlog.head)
                 outcomes = [error] * len(group)
+            for entry, outcome in zip(group, outcomes, strict=True):
+                _answer(entry, outcome)
             with self._guard:
                 self._waiting -= len(group)
             if not self._waiting:
                 self._rests()
-            for entry, outcome in zip(group, outcomes, strict=True):
-                _answer(entry, outcome)
 
     def _take(self) -> tuple[list[Commit | Push], bool]:
         """Everything that waits, within reason; whether it is time to stop."""
@@ -160,7 +161,9 @@ class Writer:
                 bodies = self._chain(entry, head)
                 outcome = head + len(bodies)
                 self._door.passed_unchecked(outcome)
-        except AgentStoreError as error:
+        except Exception as error:  # its own, and nobody else's
+            if not isinstance(error, AgentStoreError):
+                _log.exception("A commit could not be checked.")
             return error
         actor = entry.actor
         events.extend([Event(seq, now, actor, body) for seq, body in enumerate(bodies, head + 1)])
@@ -199,7 +202,7 @@ class Writer:
             return [error]
         results = list(outcomes)
         for index, entry in enumerate(group):
-            if isinstance(results[index], BaseException):
+            if isinstance(results[index], StoreClosed):  # cancelled
                 continue
             events: list[Event] = []
             head = self._eventlog.head
