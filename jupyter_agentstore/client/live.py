@@ -2,7 +2,8 @@
 
 What belongs here: the connection, kept for as long as somebody listens, and the frames of a pull. What an event means
 to whom is the listeners' business. After a break it goes on from where it was; if the log is another one by then, or
-something may have been missed, listeners are called without events.
+something may have been missed, listeners are called without events. A store that is not there yet is looked for now
+and then: a pull would make it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 PING = 10.0
 """Seconds between pings, and for which an answer to one may take."""
+
+FIRST_LOOK, LAST_LOOK = 0.2, 2.0
+"""Seconds between looks for a store that has no event yet."""
 
 FIRST_DELAY, LAST_DELAY = 0.2, 10.0
 """Seconds before the first attempt to connect again, and at most."""
@@ -68,7 +72,7 @@ class _Frame(msgspec.Struct):
 
 
 _frame = msgspec.json.Decoder(_Frame)
-_number = msgspec.json.Decoder(_Number)
+_numbers = msgspec.json.Decoder(_Number)
 
 
 class _OtherLog(Exception):
@@ -82,7 +86,7 @@ class Live:
         store_id: which store.
         locate: looks where the server is; asked before every attempt but the first.
         endpoint: the server as it is now.
-        head: asks for the store's head.
+        head: asks for the store's head, 0 while it is not there.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Live:
         self._listeners: tuple[Listener, ...] = ()
         self._guard = threading.Lock()
         self._stop = threading.Event()
+        self._look = threading.Event()
         self._socket: ClientConnection | None = None
         self._thread: threading.Thread | None = None
 
@@ -118,9 +123,14 @@ class Live:
 
         return end
 
+    def look(self) -> None:
+        """Somebody has just written something: the store is there."""
+        self._look.set()
+
     def close(self) -> None:
         """End the connection and the thread."""
         self._stop.set()
+        self._look.set()
         socket = self._socket
         if socket is not None:
             socket.close()
@@ -157,6 +167,10 @@ class Live:
 
     def _follow(self) -> None:
         """Connect, and pass on what comes until the connection ends."""
+        if self._cursor is None:
+            self._await_store()
+            if self._stop.is_set():
+                return
         with _connect(self._endpoint, self._store_id) as socket:
             self._socket = socket
             if self._stop.is_set():
@@ -165,6 +179,19 @@ class Live:
                 self._pull(socket)
             finally:
                 self._socket = None
+
+    def _await_store(self) -> None:
+        """Wait for the store's first event."""
+        delay = FIRST_LOOK
+        while not self._stop.is_set():
+            self._look.clear()
+            if self._head() > 0:
+                return
+            if not self.connected:
+                self.connected = True
+                self._tell()
+            self._look.wait(delay)
+            delay = min(delay * 1.5, LAST_LOOK)
 
     def _pull(self, socket: ClientConnection) -> None:
         socket.send('{"_tag":"Ping"}')
@@ -187,7 +214,7 @@ class Live:
             except TimeoutError:
                 continue
             heard = time.monotonic()
-            frame = _frame.decode(text)
+            frame = _read(text)
             if frame.requestId != "1":
                 continue
             if frame.tag == "Exit":
@@ -204,18 +231,40 @@ class Live:
             for item in page.batch:
                 body = bytes(item.eventEncoded)
                 about = item.metadata.value or _Metadata()
-                seq = _number.decode(body).seqNum
+                seq = _number(body)
                 events.append(Event(seq, _milliseconds(about.createdAt), about.actor, body.decode()))
                 self._cursor = (page.backendId, seq)
         if events:
             self._tell(events)
 
 
+def _read(text: str | bytes) -> _Frame:
+    try:
+        return _frame.decode(text)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeError):
+        frame = json.loads(text)  # msgspec refuses the escape of half an emoji, which JSON allows
+    for page in frame.get("values", ()):
+        for item in page["batch"]:
+            item["eventEncoded"] = msgspec.Raw(
+                json.dumps(item["eventEncoded"], separators=(",", ":")).encode()
+            )
+    return msgspec.convert(frame, _Frame)
+
+
+def _number(body: bytes) -> int:
+    try:
+        return _numbers.decode(body).seqNum
+    except msgspec.DecodeError:
+        return int(json.loads(body)["seqNum"])
+
+
 def _backend_id(socket: ClientConnection, store_id: str) -> str:
     """Which log it is: a pull from the beginning says so on its first page, and is then called off."""
     socket.send(_request("0", store_id, live=False, cursor=None))
     while True:
-        frame = _frame.decode(socket.recv(timeout=PING))
+        frame = _read(socket.recv(timeout=PING))
         if frame.requestId == "0":
             if frame.tag == "Chunk":
                 socket.send('{"_tag":"Interrupt","requestId":"0"}')
