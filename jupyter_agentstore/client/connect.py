@@ -26,7 +26,8 @@ def connect(
     """Open a store: in the Jupyter server that started this kernel or, without one, in this process.
 
     Args:
-        store_id: which store; it comes into being when something is first written to it.
+        store_id: which store. In a server it comes into being when something is first written to it; embedded, its
+            folder is made when it is opened.
         url: a Jupyter server's address in place of the one found here; may be as Jupyter prints it, token and all.
         token: that server's token.
         folder: where the stores of this process are; ``agentstore`` in Jupyter's data directory unless given.

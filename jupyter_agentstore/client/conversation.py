@@ -7,9 +7,11 @@ people and the agent change the same conversation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Conflict, InvalidRequest, NotFound
+from ..core.events import replace_surrogates
 from ..events import ConversationUpdated, MemoryAdded, MessageAdded, new_id
 from .message import Message, Sent
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 pane: Callable[[Conversation], Any] | None = None
 """Makes what a bare conversation at the end of a cell shows; ``widgets`` puts it here, which this room knows not."""
+
+PAGE = 1_000
+"""Messages that a link gives at once."""
 
 SHOWN = 20
 """Messages of a conversation that its text form shows."""
@@ -56,9 +61,12 @@ class Conversation:
 
         Raises:
             InvalidRequest: there is no text.
+            TypeError: it is something else than text.
             Conflict: the id belongs to another message.
             Unreachable: the server did not answer.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"send() says text, not {type(text).__name__}.")
         if not text.strip():
             raise InvalidRequest("A message needs some text.", field="content")
         message = MessageAdded(id=id or new_id(), conversationId=self.id, role="user", content=text)
@@ -66,7 +74,10 @@ class Conversation:
             receipt = self.store.commit(message, ConversationUpdated(id=self.id), patience=patience)
         except Conflict:
             row = self.link.row("messages", message.id) if id else None
-            if row is None or (row["conversationId"], row["content"]) != (self.id, text):
+            if row is None or (row["conversationId"], row["content"]) != (
+                self.id,
+                replace_surrogates(text),
+            ):
                 raise
             return Sent(self, message.id, text, row["seq"])
         return Sent(self, message.id, text, receipt.seqs[0])
@@ -84,8 +95,14 @@ class Conversation:
         return self.store.sql("select * from messages where conversationId = ? order by seq", [self.id]).df()
 
     def last(self, count: int = SHOWN) -> list[Message]:
-        """The last messages, in order."""
-        return [Message.of(row) for row in self.link.messages(self.id, limit=count)]
+        """The last messages, in order; none if ``count`` is not above 0."""
+        count = index(count)
+        if count <= 0:
+            return []
+        if count <= PAGE:
+            return [Message.of(row) for row in self.link.messages(self.id, limit=count)]
+        sql = "select * from messages where conversationId = ? order by seq desc limit ?"
+        return [Message.of(row) for row in reversed(self.store.sql(sql, [self.id, count]).rows())]
 
     @property
     def facts(self) -> list[str]:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.agent_schema import agent_schema
-from ..core.errors import NotFound, StoreClosed, StoreLocked, Unreachable
+from ..core.errors import InvalidEvent, NotFound, StoreClosed, StoreLocked, Unreachable
 from ..core.limits import store_id as checked
 from ..core.rows import jsonable
 from .discovery import user_name
 from .link import Listener, Params, Receipt, Result, State
+from .values import at_place
 
 if TYPE_CHECKING:
     import pyarrow
@@ -146,9 +147,12 @@ class EmbeddedLink:
         from ..store import draft
 
         store = self._open()
-        drafts = [
-            draft(store.schema, name, args, door="python", commit_id=commit_id) for name, args in events
-        ]
+        drafts = []
+        for place, (name, args) in enumerate(events, 1):
+            try:
+                drafts.append(draft(store.schema, name, args, door="python", commit_id=commit_id))
+            except InvalidEvent as error:
+                raise at_place(error, place, len(events)) from None
         patience = TIMEOUT if patience is None else patience
         try:
             done = store.commit(drafts, actor=self.user, commit_id=commit_id).result(patience)
@@ -168,7 +172,9 @@ class EmbeddedLink:
     def table(self, name: str) -> pyarrow.Table:
         return self._open().table(name)
 
-    def messages(self, conversation: str, *, after: int = 0, limit: int = 200) -> list[dict[str, Any]]:
+    def messages(
+        self, conversation: str, *, after: int | None = None, limit: int = 200
+    ) -> list[dict[str, Any]]:
         store = self._open()
         kind = store.schema.tables["messages"]
         return [jsonable(kind, row) for row in store.tail("messages", conversation, after=after, limit=limit)]
@@ -214,7 +220,7 @@ def _held(store_id: str, folder: Path, owner: Mapping[str, object]) -> str:
     who += f" on {host}" if host and host != here else ""
     url = owner.get("url")
     way = (
-        f"the Jupyter server at {url}: connect to it with connect(url={url!r})"
+        f"the Jupyter server at {url}: connect to it with connect({store_id!r}, url={url!r})"
         if url
         else "close it there, or use another folder"
     )

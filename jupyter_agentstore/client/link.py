@@ -97,8 +97,13 @@ class Link(Protocol):
     def table(self, name: str) -> pyarrow.Table:
         """A whole table."""
 
-    def messages(self, conversation: str, *, after: int = 0, limit: int = 200) -> list[dict[str, Any]]:
-        """A conversation's last messages or, with ``after``, the first ones past that ``seq``; times as text."""
+    def messages(
+        self, conversation: str, *, after: int | None = None, limit: int = 200
+    ) -> list[dict[str, Any]]:
+        """A conversation's last messages or, with ``after``, the first ones past that ``seq``; times as text.
+
+        At most 1,000, and fewer when they are long.
+        """
 
     def row(self, table: str, key: str) -> dict[str, Any] | None:
         """The row with a primary key, times as text; None if there is none."""

@@ -6,13 +6,15 @@ What belongs here: reading a row of ``messages``, showing it, and which later me
 from __future__ import annotations
 
 import html
-import json
+import math
+import re
 import textwrap
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ..core.agent_schema import AGENT, details
@@ -21,6 +23,8 @@ from ..core.events import Event
 
 if TYPE_CHECKING:
     from .conversation import Conversation
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:-]+")
 
 LOOK = 2.0
 """Seconds after which a waiting reader looks for itself, should news not come through."""
@@ -53,12 +57,13 @@ class Message:
     @classmethod
     def of(cls, row: dict[str, Any]) -> Message:
         """A row of the table ``messages`` as a message."""
+        at = row["timestamp"]
         return cls(
             id=row["id"],
             conversation_id=row["conversationId"],
             role=row["role"],
             content=row["content"],
-            timestamp=datetime.fromisoformat(row["timestamp"]),
+            timestamp=at if isinstance(at, datetime) else datetime.fromisoformat(at),
             actor=row["actor"],
             metadata=details(row["metadata"]),
             seq=row["seq"],
@@ -119,12 +124,13 @@ class Sent:
         Raises:
             ReplyTimeout: none came in this time.
         """
+        if not isinstance(timeout, Real) or math.isnan(timeout):
+            raise TypeError(f"reply() waits a number of seconds, not {timeout!r}.")
         link = self._conversation.link
         news = threading.Event()
-        conversation = json.dumps(self._conversation.id)
 
         def listener(events: Sequence[Event]) -> None:
-            if not events or any(conversation in event.body for event in events):
+            if concern(events, self._conversation.id):
                 news.set()
 
         deadline = time.monotonic() + timeout
@@ -172,6 +178,13 @@ class Sent:
             f"No reply within {timeout:g} s, and none is awaited any more: somebody other than the agent may have "
             "answered. See chat.messages."
         )
+
+
+def concern(events: Sequence[Event], conversation: str) -> bool:
+    """Whether news may be of a conversation. It is said at a glance: true too often, never too seldom."""
+    if not events or not _PLAIN.fullmatch(conversation):  # JSON may write other characters in several ways
+        return True
+    return any(conversation in event.body for event in events)
 
 
 def now() -> int:

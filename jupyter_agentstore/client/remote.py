@@ -6,8 +6,6 @@ commit carries its own id), so that one whose answer was lost is simply sent aga
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import random
 import threading
 import time
@@ -16,13 +14,21 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..core import errors
-from ..core.errors import AgentStoreError, Forbidden, StoreClosed, Unauthorized, Unreachable
+from ..core.errors import (
+    AgentStoreError,
+    Forbidden,
+    InvalidEvent,
+    InvalidRequest,
+    StoreClosed,
+    Unauthorized,
+    Unreachable,
+)
+from ..core.events import replace_surrogates
 from ..core.limits import store_id as checked
-from ..core.rows import iso
 from .discovery import Endpoint, Source, user_name
-from .frames import tidy
 from .link import Listener, Params, Receipt, Result, State
 from .live import Live
+from .values import at_place, plain, to_json
 
 if TYPE_CHECKING:
     import httpx
@@ -101,13 +107,15 @@ class RemoteLink:
         method: str,
         path: str,
         *,
-        json: Any = None,
+        body: bytes | None = None,
         query: Mapping[str, Any] | None = None,
         accept: str = "application/json",
         patience: float | None = None,
     ) -> httpx.Response:
         import httpx
 
+        where = {k: replace_surrogates(v) for k, v in (query or {}).items()}  # an address is UTF-8
+        sent = {} if body is None else {"Content-Type": "application/json"}
         patience = self.patience if patience is None else patience
         deadline = time.monotonic() + patience
         delay = 0.1
@@ -119,9 +127,9 @@ class RemoteLink:
                 answer = self._http().request(
                     method,
                     f"/agentstore/{path}",
-                    json=json,
-                    params={"storeId": self.store_id, **(query or {})},
-                    headers={"Accept": accept},
+                    content=body,
+                    params={"storeId": self.store_id, **where},
+                    headers={"Accept": accept, **sent},
                 )
             except httpx.TransportError as error:
                 problem = error
@@ -172,9 +180,17 @@ class RemoteLink:
         *,
         patience: float | None = None,
     ) -> Receipt:
-        body = {"events": [{"name": n, "args": plain(dict(a))} for n, a in events], "commitId": commit_id}
-        done = self._request("POST", "events", json=body, patience=patience).json()
+        parts = []
+        for place, (name, args) in enumerate(events, 1):
+            try:
+                parts.append(to_json({"name": name, "args": plain(dict(args))}, InvalidEvent))
+            except InvalidEvent as error:
+                raise at_place(error, place, len(events)) from None
+        body = b'{"events":[%b],"commitId":%b}' % (b",".join(parts), to_json(commit_id, InvalidRequest))
+        done = self._request("POST", "events", body=body, patience=patience).json()
         seqs = done["seqs"]
+        if self._live is not None:
+            self._live.look()
         return Receipt(
             range(seqs[0], seqs[-1] + 1) if seqs else range(0), done["head"], done.get("repeated", False)
         )
@@ -182,8 +198,8 @@ class RemoteLink:
     def query(self, sql: str, params: Params = None) -> Result:
         import pyarrow as pa
 
-        body = {"sql": sql} if params is None else {"sql": sql, "params": plain(params)}
-        answer = self._request("POST", "query", json=body, accept=ARROW)
+        body: dict[str, Any] = {"sql": sql} if params is None else {"sql": sql, "params": plain(params)}
+        answer = self._request("POST", "query", body=to_json(body, InvalidRequest), accept=ARROW)
         with pa.ipc.open_stream(answer.content) as stream:
             table = stream.read_all()
         return Result(table, answer.headers.get("agentstore-stale") == "true")
@@ -191,26 +207,28 @@ class RemoteLink:
     def table(self, name: str) -> pyarrow.Table:
         import pyarrow as pa
 
-        answer = self._request("GET", f"tables/{quote(name, safe='')}", accept=ARROW)
+        answer = self._request("GET", f"tables/{quote(replace_surrogates(name), safe='')}", accept=ARROW)
         with pa.ipc.open_stream(answer.content) as stream:
             return stream.read_all()
 
-    def messages(self, conversation: str, *, after: int = 0, limit: int = 200) -> list[dict[str, Any]]:
-        query = {"conversationId": conversation, "after": after, "limit": limit}
+    def messages(
+        self, conversation: str, *, after: int | None = None, limit: int = 200
+    ) -> list[dict[str, Any]]:
+        query: dict[str, Any] = {"conversationId": conversation, "limit": limit}
+        if after is not None:
+            query["after"] = after
         return list(self._request("GET", "messages", query=query).json()["messages"])
 
     def row(self, table: str, key: str) -> dict[str, Any] | None:
-        quoted = '"' + table.replace('"', '""') + '"'
-        column = "conversationId" if table == "pendingReplies" else "id"
-        found = tidy(self.query(f"select * from {quoted} where {column} = ?", [key]).table).to_pylist()
-        return {name: _as_text(value) for name, value in found[0].items()} if found else None
+        found = self._request("GET", "row", query={"table": table, "key": key}).json()["row"]
+        return None if found is None else dict(found)
 
     def status(self) -> dict[str, Any]:
         return dict(self._request("GET", "agent/status").json())
 
     def head(self) -> int:
-        """The store's head."""
-        return int(self._request("GET", "events", query={"limit": 1}).json()["head"])
+        """The store's head, 0 if it is not there; a server that does not answer is not waited for."""
+        return int(self._request("GET", "events", query={"limit": 1}, patience=0).json()["head"])
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         with self._clients:
@@ -269,23 +287,3 @@ def _error(answer: httpx.Response) -> AgentStoreError:
     if isinstance(error, errors.StoreLocked):
         error.owner = {}
     return error
-
-
-def _as_text(value: Any) -> Any:
-    """A time as the text that REST writes; anything else as it is."""
-    return iso(round(value.timestamp() * 1000)) if isinstance(value, datetime.datetime) else value
-
-
-def plain(value: Any) -> Any:
-    """A parameter or field as JSON: times as ISO-8601 text, numpy's and pandas' scalars as Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return float(value)
-    if hasattr(value, "item") and callable(value.item):
-        return plain(value.item())
-    return value

@@ -9,8 +9,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import InvalidRequest
+from ..core.events import replace_surrogates
 from . import frames
 from .link import Link, Params
+from .values import plain, to_json
 
 if TYPE_CHECKING:
     import pandas
@@ -23,11 +26,14 @@ class Query:
     Args:
         link: to the store.
         sql: the statement.
-        params: for its ``?`` (a sequence) or ``$name`` (a mapping).
+        params: for its ``?`` (a sequence) or ``$name`` (a mapping). Times are handed over as ISO-8601 text, which
+            DuckDB compares with times; write ``$t::timestamptz`` where it cannot know.
     """
 
     def __init__(self, link: Link, sql: str, params: Params = None) -> None:
-        self.sql = sql
+        if not isinstance(sql, str):
+            raise TypeError(f"A statement is text, not {type(sql).__name__}.")
+        self.sql = replace_surrogates(sql)  # as the tables have them
         self.params = params
         self._link = link
 
@@ -38,8 +44,11 @@ class Query:
             QueryRefused: it is not one read-only statement over the store's tables.
             QueryFailed: DuckDB could not run it.
             QueryTimeout, QueryTooLarge: it was over a limit.
+            InvalidRequest: a parameter that JSON has no word for.
         """
-        result = self._link.query(self.sql, self.params)
+        params = None if self.params is None else replace_surrogates(plain(self.params))
+        to_json(params, InvalidRequest)  # one way to a store must not take what the other refuses
+        result = self._link.query(self.sql, params)
         if result.stale:
             warnings.warn("The tables are being rebuilt; this comes from the old ones.", stacklevel=3)
         return result.table

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.agent_schema import INSTRUCTIONS, PERSONALITY
-from ..core.errors import Conflict, InvalidEvent, NotFound
+from ..core.errors import AgentStoreError, Conflict, InvalidEvent, NotFound, TooLarge, Unreachable
 from ..core.events import encode_args
 from ..events import ConversationCreated, new_id
 from . import frames
@@ -23,6 +23,7 @@ from .conversation import Conversation
 from .link import Link, Params, Receipt
 from .sql import Query
 from .subscription import Callback, Subscription
+from .values import plain
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +32,7 @@ BATCH_EVENTS = 1_000
 """Events that :meth:`Store.commit_many` sends at once, and at most this many bytes of them."""
 BATCH_BYTES = 8_000_000
 
+_PLACE = re.compile(r"Event (\d+): ")
 _NAME = re.compile(r"\s*\w+\s*")
 
 
@@ -83,7 +85,10 @@ class Store:
 
         Raises:
             NotFound: there is no conversation with the id, and no title for a new one.
+            TypeError: the id is no text.
         """
+        if id is not None and not isinstance(id, str):
+            raise TypeError(f"A conversation's id is text, not {type(id).__name__}.")
         if id is not None and self.link.row("conversations", id) is not None:
             return Conversation(self, id)
         if id is not None and not title:
@@ -139,16 +144,26 @@ class Store:
 
         Returns:
             How many events are in the store that were not there before.
+
+        Raises:
+            AgentStoreError: as :meth:`commit` does; it says which event of all it was, and how many are in the store.
         """
         from tqdm.auto import tqdm
 
-        written = 0
+        written = done = size = 0
         total = len(events) if isinstance(events, Sequence) else None
         with tqdm(total=total, unit=" events", disable=not progress) as bar:
-            for batch, key in _batches(events):
-                receipt = self.link.commit(batch, key)
-                written += 0 if receipt.repeated else len(receipt.seqs)
-                bar.update(len(batch))
+            try:
+                for batch, key in _batches(events):
+                    size = len(batch)
+                    receipt = self.link.commit(batch, key)
+                    written += 0 if receipt.repeated else len(receipt.seqs)
+                    done += size
+                    bar.update(size)
+            except AgentStoreError as error:
+                error.message = _of_all(error, done, size)
+                error.args = (error.message,)
+                raise
         return written
 
     # answers
@@ -165,7 +180,7 @@ class Store:
         """A question to all tables, asked when its answer is wanted.
 
         Args:
-            sql: one read-only statement in DuckDB's SQL.
+            sql: one ``SELECT`` in DuckDB's SQL.
             params: for its ``?`` (a list) or ``$name`` (a dict).
             named: for its ``$name``, in place of ``params``.
         """
@@ -178,7 +193,14 @@ class Store:
             sql: a statement, or a table's name.
             callback: gets a DataFrame. Later calls come in a thread of their own.
             params: the statement's.
+
+        Raises:
+            TypeError: the callback cannot be called, or the statement is no text.
         """
+        if not callable(callback):
+            raise TypeError(f"subscribe() calls a function with the answer, not {type(callback).__name__}.")
+        if not isinstance(sql, str):
+            raise TypeError(f"subscribe() takes a statement or a table's name, not {type(sql).__name__}.")
         if _NAME.fullmatch(sql):
             name = sql.strip()
             ask = lambda: self.df(name)  # noqa: E731
@@ -262,7 +284,7 @@ class Conversations(Sequence[Conversation]):
 
 def _pair(event: AnyEvent) -> tuple[str, dict[str, Any]]:
     try:
-        return event.name, event.args
+        return event.name, plain(dict(event.args))
     except AttributeError:
         raise InvalidEvent(
             f"{type(event).__name__} is no event; use those of jupyter_agentstore.events."
@@ -275,8 +297,11 @@ def _batches(events: Iterable[AnyEvent]) -> Iterator[tuple[list[tuple[str, dict[
     size = 0
     digest = hashlib.sha256()
     for event in events:
-        name, args = _pair(event)
-        text = encode_args(args).encode()
+        try:
+            name, args = _pair(event)
+            text = encode_args(args).encode()
+        except InvalidEvent as error:
+            raise InvalidEvent(f"Event {len(batch) + 1}: {error.message}", field=error.field) from None
         if batch and (len(batch) == BATCH_EVENTS or size + len(text) > BATCH_BYTES):
             yield batch, digest.hexdigest()
             batch, size, digest = [], 0, hashlib.sha256()
@@ -285,3 +310,15 @@ def _batches(events: Iterable[AnyEvent]) -> Iterator[tuple[list[tuple[str, dict[
         digest.update(f"{name}\0".encode() + text + b"\0")
     if batch:
         yield batch, digest.hexdigest()
+
+
+def _of_all(error: AgentStoreError, done: int, size: int) -> str:
+    """What is wrong with a batch of ``size`` events, of which ``done`` came before, said of all events."""
+    place, said = _PLACE.match(error.message), error.message
+    if place is not None:
+        said = f"Event {done + int(place[1]):,}: {said[place.end() :]}"
+    elif size == 1 and isinstance(error, (InvalidEvent, NotFound, Conflict, TooLarge)):
+        said = f"Event {done + 1:,}: {said}"
+    if done:
+        return f"{said} The first {done:,} events are in the store."
+    return said if isinstance(error, Unreachable) else f"{said} No event was written."

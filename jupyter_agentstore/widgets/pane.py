@@ -20,6 +20,7 @@ import anywidget
 import traitlets
 
 from ..client import Conversation, Message, Store
+from ..client.message import concern
 from ..core.errors import AgentStoreError, StoreClosed, Unreachable
 from ..core.events import Event
 from ..core.limits import MAX_ID_CHARS
@@ -70,6 +71,8 @@ class ChatPane(anywidget.AnyWidget):
     pending: Any = traitlets.Int(0).tag(sync=True)
     me: Any = traitlets.Unicode("").tag(sync=True)
 
+    closed = True  # until it is made; what could not be made has nothing to close
+
     def __init__(self, chat: Conversation | Store, conversation: str | None = None) -> None:
         self.conversation = _choose(chat, conversation)
         self.closed = False
@@ -98,7 +101,7 @@ class ChatPane(anywidget.AnyWidget):
     # what comes from the store
 
     def _heard(self, events: Sequence[Event]) -> None:
-        if not events or any(self.conversation.id in event.body for event in events):
+        if concern(events, self.conversation.id):
             self._news.set()
 
     def _follow(self) -> None:
@@ -230,6 +233,8 @@ class ChatPane(anywidget.AnyWidget):
 def _choose(chat: Conversation | Store, conversation: str | None) -> Conversation:
     if isinstance(chat, Conversation):
         return chat
+    if not isinstance(chat, Store):
+        raise TypeError(f"ChatPane() shows a conversation or a store's, not {type(chat).__name__}.")
     if conversation is not None:
         return chat.conversation(conversation)
     known = chat.conversations

@@ -98,6 +98,7 @@ def test_an_answer_that_got_lost_doubles_nothing(
 
 
 def test_a_store_whose_log_was_replaced_is_followed_anew(server: Jupyter, store: Store) -> None:
+    store.conversation()
     seen: list[int] = []
     store.subscribe("conversations", lambda frame: seen.append(len(frame)))
     assert isinstance(store.link, RemoteLink)
@@ -109,4 +110,4 @@ def test_a_store_whose_log_was_replaced_is_followed_anew(server: Jupyter, store:
     live._socket.close()
     until(lambda: live._cursor is not None and live._cursor[0] != "another log")
     store.conversation()
-    until(lambda: seen[-1] == 1)
+    until(lambda: seen[-1] == 2)

@@ -1,0 +1,50 @@
+"""Values that users hand over, as JSON can carry them: fields of events and parameters of SQL.
+
+What belongs here: conversions that hold of every way to a store, so that a value means the same by each.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.errors import AgentStoreError, InvalidEvent
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: times as ISO-8601 text, numpy's and pandas' scalars as Python's.
+
+    What JSON has no word for stays as it is; :func:`to_json` refuses it.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat() if value == value else None  # pandas' NaT is not itself
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if hasattr(value, "item") and callable(value.item) and not getattr(value, "shape", ()):
+        return plain(value.item())
+    return value
+
+
+def to_json(value: Any, error: type[AgentStoreError]) -> bytes:
+    """JSON in ASCII, in which lone surrogates are kept, as escapes.
+
+    Args:
+        value: from :func:`plain`.
+        error: what to raise of a value that JSON has no word for: NaN, bytes, a set.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise error(f"This cannot be written as JSON: {problem}.") from None
+
+
+def at_place(error: InvalidEvent, place: int, count: int) -> InvalidEvent:
+    """What is wrong with one of ``count`` events, with its place among them, from 1."""
+    return error if count == 1 else InvalidEvent(f"Event {place}: {error.message}", field=error.field)
