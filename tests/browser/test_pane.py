@@ -186,6 +186,61 @@ def test_hostile_text_runs_nothing_and_loads_nothing(lab: Lab, page: Page) -> No
     )
 
 
+def test_what_a_cell_itself_shows_of_hostile_text_runs_nothing_and_loads_nothing(
+    lab: Lab, page: Page
+) -> None:
+    hostile = [text.replace("\0", "") for text in json.loads(HOSTILE.read_text())]
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: asked.append(dialog.message))
+    page.add_init_script("window.pwned = () => { window.ran = true; };")
+    show = "from IPython.display import display\nfor shown in {}: display(shown)"
+    notebook = lab.open(
+        page,
+        lab.write(
+            "outputs",
+            [
+                *cells("outputs")[:2],
+                f"hostile = {hostile!r}\n"
+                "events = agentstore.events\n"
+                "added = lambda text, role: events.MessageAdded(conversationId='c1', role=role, content=text)\n"
+                "chat.pause()\n"
+                "receipt = store.commit(*(added(text, 'user') for text in hostile if text.strip()))",
+                show.format("chat.last(500)"),
+                "chat.resume()\nchat.send('<img src=x onerror=pwned()>').reply()",
+                "store.conversation(title='<img src=x onerror=pwned()>')\nstore.conversations",
+                "store.sql('select * from messages')",
+                "store.df('messages')",
+                "store",
+            ],
+        ),
+    )
+    title = page.title()
+    notebook.run()
+    outputs = page.locator(".jp-OutputArea-output")
+    expect(outputs.filter(has_text="outputs, connected at")).to_be_visible(timeout=30_000)
+    expect(notebook.cells.nth(4)).to_contain_text("<img src=x onerror=pwned()>")
+    expect(notebook.cells.nth(3).locator("span", has_text="<script>pwned()</script>").first).to_be_visible()
+    outputs.locator("*").evaluate_all(
+        """found => {
+            for (const element of found) {
+                element.dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+                element.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+                element.focus?.();
+            }
+        }"""
+    )
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+    assert page.evaluate("window.ran") is None
+    assert outputs.locator("img, script, iframe, object, embed, svg, video, audio, form, input").count() == 0
+    assert not [
+        url
+        for url in asked
+        if "evil.example" in url or not url.startswith((lab.server.url, "data:", "blob:"))
+    ]
+    assert page.title() == title
+
+
 def test_text_can_be_read_in_every_theme(lab: Lab, page: Page, tmp_path: Path) -> None:
     notebook = opened(lab, page, "themes")
     pane = notebook.pane
