@@ -10,6 +10,7 @@ import pytest
 
 from jupyter_agentstore import events
 from jupyter_agentstore.client import connect
+from jupyter_agentstore.client.embedded import _held
 from jupyter_agentstore.core.errors import InvalidRequest, InvalidStoreId, StoreLocked, Unreachable
 
 HOLD = """
@@ -57,12 +58,18 @@ def test_another_process_is_told_who_has_the_store(tmp_path: Path) -> None:
         with pytest.raises(StoreLocked, match=f"process {holder.pid}") as locked:
             connect("taken", folder=tmp_path)
         assert locked.value.owner["pid"] == holder.pid
+        assert "use another folder" in locked.value.message
         connect("another", folder=tmp_path).close()  # the rest of the folder is free
     finally:
         holder.communicate("\n", timeout=30)
     assert holder.returncode == 0
     with connect("taken", folder=tmp_path) as store:
         assert [chat.title for chat in store.conversations] == ["theirs"]
+
+
+def test_who_finds_the_store_in_a_server_is_told_how_to_connect_to_it() -> None:
+    said = _held("support-bot", Path("/stores"), {"pid": 1, "url": "http://localhost:8888/"})
+    assert "connect('support-bot', url='http://localhost:8888/')" in said
 
 
 def test_a_process_that_just_ends_leaves_everything_behind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,35 @@ def test_what_others_say_appears(pane: Recorded, chat: Conversation) -> None:
     chat.send("From a cell")
     until(lambda: [m["content"] for m in pane.messages] == ["From a cell"])
     assert not pane.thinking
+
+
+def test_half_an_emoji_is_shown_mended_and_the_pane_goes_on(pane: Recorded, chat: Conversation) -> None:
+    chat.pause()
+    until(lambda: pane.status in ("connected", "embedded"))
+    write(pane, "half: \ud83d")
+    until(lambda: [m["content"] for m in pane.messages] == ["half: \ufffd"])
+    until(lambda: {"type": "sent", "id": "m1"} in pane.sent)
+    chat.send("after")
+    until(lambda: [m["content"] for m in pane.messages] == ["half: \ufffd", "after"])
+    assert pane.status in ("connected", "embedded")
+    assert pane.error == ""
+
+
+def test_a_conversation_with_an_odd_id_is_live_too(store: Store) -> None:
+    chat = store.conversation('a"b\\ü', title="Odd")
+    chat.pause()
+    pane = Recorded(chat)
+    until(lambda: pane.status in ("connected", "embedded"))
+    chat.send("here")
+    until(lambda: [m["content"] for m in pane.messages] == ["here"])
+    pane.close()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_what_is_no_conversation_is_named_and_leaves_nothing_behind() -> None:
+    with pytest.raises(TypeError, match="not int"):
+        ChatPane(5)  # type: ignore[arg-type]
+    gc.collect()
 
 
 def test_the_same_message_sent_again_is_there_once(pane: Recorded, chat: Conversation) -> None:
