@@ -32,6 +32,7 @@ class Door:
         self._projector = projector
         self._new: dict[Key, int] = {}  # rows that accepted events insert, with the event's number
         self._commits: dict[tuple[str, str], tuple[int, Sequence[Draft]]] = {}
+        self._many = _MANY  # entries at which it is worth looking for those that can go
         # The last event of which only the tables know what it did: by the sync door, or written before this opening.
         self._unchecked = log.head
 
@@ -81,9 +82,10 @@ class Door:
         if applied >= self._log.head:
             self._new.clear()
             self._commits.clear()
-        elif len(self._new) > _MANY or len(self._commits) > _MANY:
+        elif len(self._new) + len(self._commits) > self._many:
             self._new = {key: seq for key, seq in self._new.items() if seq > applied}
             self._commits = {key: place for key, place in self._commits.items() if place[0] > applied}
+            self._many = max(_MANY, 2 * (len(self._new) + len(self._commits)))
 
     def _is_there(self, table: str, key: str) -> bool:
         if (table, key) in self._new or self._projector.state.has(table, key):

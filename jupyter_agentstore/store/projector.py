@@ -19,9 +19,11 @@ from ..eventlog import EventLog
 from ..eventlog.contract import PAGE_BYTES
 from ..state.state import State
 
-_SLICE = 200  # events applied at once: how long others may have to wait for memory, or for the interpreter
+_SLICE = 1_000  # events applied at once: how long others may have to wait for memory
+_SMALL = 200  # the same while the writer is busy: how long it may have to wait for the interpreter
 _LAG = 0.02  # seconds that events may wait to be applied while the writer is busy and nobody asks for them
 _QUEUE = 50_000  # events kept for applying; beyond that they are read from the log again
+_PAGE = 5_000  # events read from the log at once
 _WRITE_AT = 10_000  # unwritten events that are worth a transaction
 _WRITE_AFTER = 0.05  # seconds that events may wait for their transaction, at least
 _REST = 4  # times as long as the last transaction took: what writing may cost beside the log's
@@ -209,8 +211,10 @@ class Projector:
         with self._changed:
             while True:
                 now = time.monotonic()
+                if self._queue and self._queue[0].seq != self.state.applied + 1:
+                    self._queue = []  # the tables had to start over
                 if not self._queue and self.state.applied < self._known:
-                    self._behind = True  # also when the tables had to start over
+                    self._behind = True
                 if self._stop and (self._behind or self._broken is not None):
                     return None  # the log has it
                 if self._broken is not None:
@@ -232,19 +236,23 @@ class Projector:
                 if waiting and (due is None or now >= due):
                     return []
                 self._changed.wait(due - now if waiting and due is not None else None)
-            if not self._behind:
-                events, self._queue = self._queue[:_SLICE], self._queue[_SLICE:]
-                return events
-        return self._read()
-
-    def _read(self) -> list[Event]:
-        """The next events from the log, when the queue was too short."""
-        events = self._eventlog.read(self.state.applied, _SLICE, PAGE_BYTES)
+            if self._queue:
+                return self._slice()
+        self._read()
         with self._changed:
-            if not events or events[-1].seq == self._known:
-                self._behind = False
-                self._queue.clear()
+            return self._slice()
+
+    def _slice(self) -> list[Event]:
+        size = _SMALL if self._busy() else _SLICE
+        events, self._queue = self._queue[:size], self._queue[size:]
         return events
+
+    def _read(self) -> None:
+        """Fill the queue from the log, when it was too short."""
+        events = self._eventlog.read(self.state.applied, _PAGE, PAGE_BYTES)
+        with self._changed:
+            self._queue = events
+            self._behind = bool(events) and events[-1].seq < self._known
 
     def _apply(self, events: Sequence[Event]) -> None:
         try:

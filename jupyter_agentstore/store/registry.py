@@ -20,6 +20,9 @@ from ..eventlog.lock import unclean
 from .awake import Place
 from .store import Store
 
+_CHECKPOINT = (
+    "64MB"  # of tables' WAL; by default 16 MB, which makes a rebuild spend more on it than on writing
+)
 _LOG_FILE = "eventlog.duckdb"
 _log = logging.getLogger(__name__)
 
@@ -157,7 +160,11 @@ class Registry:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what is in it is its owner's
             logs = Instance(self.folder, threads=self._threads)
             states = Instance(
-                self.folder, threads=self._threads, memory_limit=self._query_memory, locked=True
+                self.folder,
+                threads=self._threads,
+                memory_limit=self._query_memory,
+                locked=True,
+                settings={"checkpoint_threshold": _CHECKPOINT},
             )
             self._place = Place(self.folder, logs, states, self._owner)
         return self._place
