@@ -28,7 +28,8 @@ chat = store.conversation(title="Coffee")
 chat.send("A mocha with oat milk, please").reply()
 """)
     (shown,) = [o for o in outputs if o["type"] == "execute_result"]
-    assert "oat milk" in shown["data"]["text/markdown"]
+    assert set(shown["data"]) == {"text/plain", "text/html"}
+    assert "oat milk" in shown["data"]["text/html"]
     assert "2" in kernel.printed("""
 store.commit(agentstore.events.MemoryAdded(conversationId=chat.id, fact="Prefers oat milk"))
 print(len(chat.messages), len(store.df("messages")))
