@@ -10,7 +10,7 @@ from collections.abc import Callable
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import Conflict, InvalidRequest, NotFound
+from ..core.errors import AgentStoreError, Conflict, InvalidRequest, NotFound
 from ..core.events import replace_surrogates
 from ..events import ConversationUpdated, MemoryAdded, MessageAdded, new_id
 from .message import Message, Sent
@@ -80,6 +80,10 @@ class Conversation:
             ):
                 raise
             return Sent(self, message.id, text, row["seq"])
+        except AgentStoreError as error:  # who says something knows of no other event
+            error.message = error.message.removeprefix("Event 1: ")
+            error.args = (error.message,)
+            raise
         return Sent(self, message.id, text, receipt.seqs[0])
 
     def remember(self, *facts: str) -> None:

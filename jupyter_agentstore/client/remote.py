@@ -133,6 +133,8 @@ class RemoteLink:
                 )
             except httpx.TransportError as error:
                 problem = error
+            except httpx.InvalidURL as error:
+                raise InvalidRequest(f"This cannot be asked for by an address: {error}.") from None
             else:
                 if answer.status_code < 400:
                     return answer
@@ -183,7 +185,7 @@ class RemoteLink:
         parts = []
         for place, (name, args) in enumerate(events, 1):
             try:
-                parts.append(to_json({"name": name, "args": plain(dict(args))}, InvalidEvent))
+                parts.append(to_json({"name": name, "args": plain(dict(args), InvalidEvent)}, InvalidEvent))
             except InvalidEvent as error:
                 raise at_place(error, place, len(events)) from None
         body = b'{"events":[%b],"commitId":%b}' % (b",".join(parts), to_json(commit_id, InvalidRequest))

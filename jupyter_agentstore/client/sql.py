@@ -7,6 +7,7 @@ now; keep the DataFrame to keep an answer.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InvalidRequest
@@ -33,6 +34,12 @@ class Query:
     def __init__(self, link: Link, sql: str, params: Params = None) -> None:
         if not isinstance(sql, str):
             raise TypeError(f"A statement is text, not {type(sql).__name__}.")
+        if (
+            params is not None
+            and not isinstance(params, (list, tuple, Mapping))
+            and not hasattr(params, "tolist")
+        ):
+            raise TypeError(f"Parameters are a list or a mapping, not {type(params).__name__}.")
         self.sql = replace_surrogates(sql)  # as the tables have them
         self.params = params
         self._link = link

@@ -10,7 +10,7 @@ import hashlib
 import html
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -174,6 +174,8 @@ class Store:
         Args:
             name: such as ``messages``, ``conversations``, ``conversationMemory`` or ``events``.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"A table's name is text, not {type(name).__name__}.")
         return frames.to_frame(self.link.table(name))
 
     def sql(self, sql: str, params: Params = None, /, **named: Any) -> Query:
@@ -283,12 +285,17 @@ class Conversations(Sequence[Conversation]):
 
 
 def _pair(event: AnyEvent) -> tuple[str, dict[str, Any]]:
+    name: Any
+    args: Any
     try:
-        return event.name, plain(dict(event.args))
+        name, args = event.name, event.args
     except AttributeError:
         raise InvalidEvent(
             f"{type(event).__name__} is no event; use those of jupyter_agentstore.events."
         ) from None
+    if not isinstance(name, str) or not isinstance(args, Mapping):
+        raise InvalidEvent("An event's name is text, and its args are a mapping.")
+    return name, plain(args, InvalidEvent)
 
 
 def _batches(events: Iterable[AnyEvent]) -> Iterator[tuple[list[tuple[str, dict[str, Any]]], str]]:

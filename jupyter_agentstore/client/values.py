@@ -11,24 +11,35 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.errors import AgentStoreError, InvalidEvent
+from ..core.errors import AgentStoreError, InvalidEvent, InvalidRequest
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it: times as ISO-8601 text, numpy's and pandas' scalars as Python's.
+def plain(value: Any, error: type[AgentStoreError] = InvalidRequest) -> Any:
+    """A value as JSON has it: times as ISO-8601 text, numpy's and pandas' values as Python's.
 
     What JSON has no word for stays as it is; :func:`to_json` refuses it.
+
+    Args:
+        value: anything.
+        error: what to raise of a value that is nested too deeply.
     """
+    try:
+        return _plain(value)
+    except RecursionError:
+        raise error("This is nested too deeply, or in itself.") from None
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat() if value == value else None  # pandas' NaT is not itself
     if isinstance(value, decimal.Decimal):
         return float(value)
-    if hasattr(value, "item") and callable(value.item) and not getattr(value, "shape", ()):
-        return plain(value.item())
+    if callable(getattr(value, "tolist", None)):
+        return _plain(value.tolist())
     return value
 
 

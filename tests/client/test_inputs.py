@@ -110,6 +110,8 @@ def test_scalars_of_numpy_and_pandas_are_taken_as_pythons(store: Store) -> None:
     at = pd.Timestamp("2030-01-02T03:04:05Z")
     store.commit(SimpleNamespace(name="v1.ConversationUpdated", args={"id": chat.id, "updatedAt": at}))
     assert store.sql("select updatedAt from conversations").rows() == [{"updatedAt": at.to_pydatetime()}]
+    assert store.sql("select list_sum(?::int[]) as n", [np.array([1, 2])]).rows() == [{"n": 3}]
+    assert store.sql("select ? + ? as n", pd.Series([1, 2])).rows() == [{"n": 3}]  # type: ignore[arg-type]
     numbers = [np.int64(7), np.float64(0.5), np.bool_(True), pd.NaT]
     assert list(store.sql("select ? as a, ? as b, ? as c, ? as d", numbers).rows()[0].values()) == [
         7,
@@ -145,7 +147,10 @@ def test_arguments_of_a_wrong_type_are_named_at_once(store: Store) -> None:
     for call, says in (
         (lambda: store.conversation(wrong), "id is text, not int"),
         (lambda: chat.send(wrong), "text, not int"),
+        (lambda: store.df(wrong), "text, not int"),
         (lambda: store.sql(wrong), "text, not int"),
+        (lambda: store.sql("select ?", wrong), "mapping, not int"),
+        (lambda: store.sql("select ?", "text"), "mapping, not str"),
         (lambda: store.subscribe(wrong, print), "not int"),
         (lambda: store.subscribe("conversations", wrong), "not int"),
         (lambda: store.subscribe("conversations", None), "not NoneType"),  # type: ignore[arg-type]
@@ -158,6 +163,29 @@ def test_arguments_of_a_wrong_type_are_named_at_once(store: Store) -> None:
     for timeout in ("x", None, math.nan):
         with pytest.raises(TypeError, match="seconds"):
             sent.reply(timeout=timeout)  # type: ignore[arg-type]
+
+
+def test_what_is_nested_in_itself_or_no_event_is_refused(store: Store) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for name, args in (("v1.MemoryAdded", {"fact": endless}), ("v1.MemoryAdded", None), (5, {})):
+        with pytest.raises(InvalidEvent):
+            store.commit(SimpleNamespace(name=name, args=args))
+    with pytest.raises(InvalidRequest):
+        store.sql("select ?", [endless]).df()
+
+
+def test_an_id_of_any_length_is_just_not_there(store: Store) -> None:
+    for length in (1_000, 50_000, 100_000):
+        with pytest.raises((NotFound, InvalidRequest)):
+            store.conversation("x" * length)
+
+
+def test_a_message_that_is_refused_is_not_called_the_first_of_two(store: Store) -> None:
+    chat = store.conversation()
+    with pytest.raises(InvalidEvent, match=r"^v1\.MessageAdded: the field 'content' holds a NUL") as refused:
+        chat.send("a\0b")
+    assert refused.value.field == "content"
 
 
 def test_the_last_messages_are_as_many_as_were_asked_for(store: Store) -> None:
