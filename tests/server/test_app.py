@@ -19,12 +19,15 @@ import pytest
 from jupyter_server.serverapp import ServerApp
 from traitlets import TraitError
 from traitlets.config import Config
+from websockets.sync.client import connect
 
+import jupyter_agentstore as agentstore
 from jupyter_agentstore import __version__
 from jupyter_agentstore.core.agent_schema import agent_schema
 from jupyter_agentstore.server.announce import Announcement
 from jupyter_agentstore.server.app import AgentStoreApp, load_responder, load_schema
-from tests.server.servers import Serve, Server, head, ok, refused, until
+from tests.server.phone import Client, address
+from tests.server.servers import TOKEN, Serve, Server, head, ok, refused, until
 
 
 def run(server: Server, *command: str) -> subprocess.CompletedProcess[str]:
@@ -195,7 +198,7 @@ def test_another_servers_announcement_is_left_alone(tmp_path: Path, monkeypatch:
 # ---- a deployment's own schema
 
 
-def test_a_deployments_own_events_are_in_events_sql_and_tables(serve: Serve) -> None:
+def test_a_deployments_own_events_are_in_log_sql_dataframes_and_websocket(serve: Serve) -> None:
     # Started by `jupyter agentstore`, for a change.
     config = "c.AgentStoreApp.schema = 'agentstore_test_schema:schema'"
     own = serve(config, module="jupyter_agentstore.server.cli")
@@ -217,6 +220,19 @@ def test_a_deployments_own_events_are_in_events_sql_and_tables(serve: Serve) -> 
         refused(http.post("events", json={"events": [wrong]}), 422, "invalid_event", "drink")
         refused(http.post("events", json={"events": [event]}), 409, "conflict", "id")
         ok(http.post("conversations", json={"userId": "ada"}))
+    store = agentstore.connect(url=own.announced["url"], token=TOKEN)
+    assert store.df("orders")["drink"].tolist() == ["mocha"]
+    store.close()
+    with connect(address(own, "default-agent", f"&token={TOKEN}"), proxy=None) as socket:
+        phone = Client(socket, "default-agent")
+        phone.pull()
+        [event, _] = phone.events(2)
+        assert event["eventEncoded"]["args"] == {"id": "o1", "drink": "mocha"}
+        pushed = phone.push(2, {"id": "o2", "drink": "latte"}, name="v1.DrinkOrdered")
+        assert phone.exit(pushed)["_tag"] == "Success"
+    with own.client() as http:
+        rows = ok(http.post("query", json={"sql": "select drink from orders order by id"}))["rows"]
+    assert rows == [{"drink": "mocha"}, {"drink": "latte"}]
 
 
 def test_a_server_whose_schema_cannot_be_loaded_says_so_and_goes_on_without(
