@@ -65,6 +65,8 @@ class Home:
         self.registry.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 def enter(folder: Path) -> Home:
