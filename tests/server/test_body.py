@@ -55,7 +55,12 @@ def test_of_two_equal_keys_the_last_one_counts() -> None:
         (Chat, {"conversationId": "c", "content": None}, "content", "must be text, not null"),
         (Chat, {"conversationId": "c", "content": "x", "role": "boss"}, "role", "not 'boss'"),
         (Chat, {"conversationId": "c", "content": "x", "colour": 1}, "colour", "There is no field 'colour'"),
-        (Chat, {"conversationId": "c", "content": "x", "commitId": "a\nb"}, "commitId", "must be printable ASCII"),
+        (
+            Chat,
+            {"conversationId": "c", "content": "x", "commitId": "a\nb"},
+            "commitId",
+            "must be printable ASCII",
+        ),
         (Facts, {"conversationId": "c", "facts": "one"}, "facts", "must be a list, not text"),
         (Facts, {"conversationId": "c", "facts": ["a", 2]}, "facts[1]", "must be text, not an integer"),
         (NewEvents, {"events": []}, "events", "length >= 1"),
