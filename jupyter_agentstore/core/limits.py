@@ -13,7 +13,10 @@ MAX_PAGE_BYTES = 900_000
 """A page of a pull and a pushed batch, in bytes (LiveStore's own limit is just under Cloudflare's 1 MiB)."""
 
 MAX_PAGE_EVENTS = 100
-"""Events in a page of a pull and in a pushed batch (LiveStore's own limit)."""
+"""Events in a page of a pull (LiveStore's own limit)."""
+
+MAX_PUSH_EVENTS = 1_000
+"""Events in a pushed batch. LiveStore's own clients push 100 at most."""
 
 MAX_COMMIT_EVENTS = 10_000
 """Events in one commit over REST or from Python."""

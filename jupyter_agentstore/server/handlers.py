@@ -56,12 +56,15 @@ class Health(Handler):
 
     _track_activity = False
 
-    @operation("Whether the extension is up", None, record(status=TEXT, version=TEXT), store=False)
+    @operation(
+        "Whether the extension is up, and which events and tables its stores have",
+        None,
+        record(status=TEXT, version=TEXT, schema=TEXT),
+        store=False,
+    )
     async def get(self) -> Any:
-        return {
-            "status": "ok",
-            "version": __version__,
-        }  # a server that cannot answers 503 before it comes here
+        # A server that cannot answers 503 before it comes here.
+        return {"status": "ok", "version": __version__, "schema": self.stores.schema.hash}
 
 
 class Description(Handler):

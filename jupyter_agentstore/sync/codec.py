@@ -17,7 +17,7 @@ import msgspec
 
 from ..core.errors import AgentStoreError, BackendIdMismatch, HeadMoved, InvalidEvent, TooLarge
 from ..core.events import Event, Wire, encode_args, quote
-from ..core.limits import MAX_PAGE_BYTES, MAX_PAGE_EVENTS
+from ..core.limits import MAX_PAGE_BYTES, MAX_PUSH_EVENTS
 from ..core.rows import iso
 
 MAX_FRAME_BYTES = 1_048_576
@@ -206,9 +206,9 @@ def _push(request: _Request, mask: bytes) -> Push:
     payload = _pushes.decode(request.payload)
     bodies = payload.batch if not mask else [_unmask(mask, body) for body in payload.batch]
     size = sum(len(memoryview(body)) for body in bodies) + len(bodies) + 1
-    if not 1 <= len(bodies) <= MAX_PAGE_EVENTS or size > MAX_PAGE_BYTES:
+    if not 1 <= len(bodies) <= MAX_PUSH_EVENTS or size > MAX_PAGE_BYTES:
         raise TooLarge(
-            f"A push has 1 to {MAX_PAGE_EVENTS} events and at most {MAX_PAGE_BYTES:,} bytes; "
+            f"A push has 1 to {MAX_PUSH_EVENTS:,} events and at most {MAX_PAGE_BYTES:,} bytes; "
             f"this one has {len(bodies)} and {size:,}.",
             field="batch",
         )

@@ -14,6 +14,7 @@ import pyarrow
 import pytest
 
 from jupyter_agentstore import __version__
+from jupyter_agentstore.core.agent_schema import agent_schema
 from tests.server.servers import TOKEN, Server, head, ok, until
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -415,8 +416,8 @@ def test_without_a_store_id_a_call_goes_to_the_default_store(server: Server) -> 
         assert made in [row["id"] for row in there]
 
 
-def test_health_says_that_it_is_up_and_which_version(http: httpx.Client) -> None:
-    assert ok(http.get("health")) == {"status": "ok", "version": __version__}
+def test_health_says_that_it_is_up_which_version_and_which_schema(http: httpx.Client) -> None:
+    assert ok(http.get("health")) == {"status": "ok", "version": __version__, "schema": agent_schema.hash}
 
 
 def test_curl_as_in_the_readme(server: Server, http: httpx.Client) -> None:

@@ -144,9 +144,9 @@ def test_a_batch_with_a_gap_is_refused() -> None:
     assert isinstance(codec.decode(json.dumps(frame)), codec.Refused)
 
 
-def test_a_batch_has_1_to_100_events_and_at_most_900_000_bytes() -> None:
-    assert isinstance(codec.decode(json.dumps(push("1", 0, 100))), codec.Push)
-    for count in (0, 101):
+def test_a_batch_has_1_to_1000_events_and_at_most_900_000_bytes() -> None:
+    assert isinstance(codec.decode(json.dumps(push("1", 0, 1000))), codec.Push)
+    for count in (0, 1001):
         assert isinstance(codec.decode(json.dumps(push("1", 0, count))), codec.Refused)
     large = {"text": "x" * 449_000}
     assert isinstance(codec.decode(json.dumps(push("1", 0, 2, args=large))), codec.Push)
