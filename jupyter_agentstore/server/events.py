@@ -13,11 +13,11 @@ from ..core.errors import InvalidEvent
 from ..core.events import Event, Wire
 from ..core.rows import iso
 from ..core.schema import Schema
-from ..store import Draft, draft
+from ..store import Draft, Store, draft
 from .body import write_json
 from .conversations import DOOR
 from .rest import Handler, operation
-from .shapes import FLAG, NUMBER, TEXT, TIME, EventPage, NewEvents, array, record, ref
+from .shapes import FLAG, NUMBER, TEXT, TIME, EventPage, NewEvents, array, nullable, record, ref
 
 _PAGE_BYTES = 8_000_000
 _CLAIMED = ("assistant", "system")
@@ -52,12 +52,12 @@ class Events(Handler):
     @operation(
         "Events of the log, in order; fewer than asked for when they are long",
         "read",
-        record(events=array(ref("event")), head=NUMBER),
+        record(events=array(ref("event")), head=NUMBER, backendId=nullable(TEXT)),
         query=EventPage,
     )
     async def get(self, page: EventPage) -> Any:
         store = await self.existing()
-        self.finish(await self.host.call(_page, store.read, page, lambda: store.head))
+        self.finish(await self.host.call(_page, store, page, there=self.host.is_there(store)))
 
     @operation(
         "Commit events, all or none",
@@ -96,9 +96,11 @@ def drafted(schema: Schema, body: NewEvents) -> list[Draft]:
     return drafts
 
 
-def _page(read: Any, page: EventPage, head: Any) -> bytes:
-    events = [_out(event) for event in read(page.after, page.limit, _PAGE_BYTES)]
-    return write_json({"events": events, "head": head()})
+def _page(store: Store, page: EventPage, *, there: bool) -> bytes:
+    events = [_out(event) for event in store.read(page.after, page.limit, _PAGE_BYTES)]
+    return write_json(
+        {"events": events, "head": store.head, "backendId": store.backend_id if there else None}
+    )
 
 
 def _out(event: Event) -> _Out:

@@ -77,6 +77,7 @@ class Host:
         self._stores: Registry | None = None
         self._runtime: Runtime | None = None
         self._nothing: Registry | None = None
+        self._stand_in: Store | None = None
         self._spellings: dict[str, str] = {}
         self._stopped = False
 
@@ -182,12 +183,17 @@ class Host:
         except NotFound:
             return await self.call(self._empty)
 
+    def is_there(self, store: Store) -> bool:
+        """Whether what :meth:`find` gave is a store, and not the empty one in place of one that is not there."""
+        return store is not self._stand_in
+
     def _empty(self) -> Store:
         from ..store import Registry
 
         if self._nothing is None:
             self._nothing = Registry(None, self.stores.schema, idle_seconds=3600.0)
-        return self._nothing.get("nothing", create=True)
+        self._stand_in = self._nothing.get("nothing", create=True)
+        return self._stand_in
 
     async def spelling(self, store_id: str) -> str:
         """A store's id as it was first spelled: what may be done with it must not depend on upper and lower case."""

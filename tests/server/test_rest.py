@@ -252,7 +252,9 @@ def test_events_are_committed_together_and_read_in_order(http: httpx.Client) -> 
     assert [e["seq"] for e in page["events"]] == [1, 2]
     assert {e["clientId"] for e in page["events"]} == {"server"}
     assert [e["seq"] for e in ok(http.get("events", params={"after": 1}))["events"]] == [2]
-    assert ok(http.get("events", params={"after": 99})) == {"events": [], "head": 2}
+    log = page["backendId"]
+    assert log
+    assert ok(http.get("events", params={"after": 99})) == {"events": [], "head": 2, "backendId": log}
 
 
 def test_events_sent_twice_with_a_commit_id_are_committed_once(http: httpx.Client) -> None:
@@ -368,7 +370,7 @@ def test_no_other_table_comes(http: httpx.Client, conversation: str, name: str) 
     ("path", "found"),
     [
         ("conversations", {"conversations": []}),
-        ("events", {"events": [], "head": 0}),
+        ("events", {"events": [], "head": 0, "backendId": None}),
         ("agent/status", None),
         ("tables/messages", None),
     ],
