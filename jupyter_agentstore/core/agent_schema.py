@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from .events import Meta
 from .operations import Delete, Insert, Operation, Update, Upsert
 from .schema import Column, EventType, Field, Schema, Table
@@ -161,9 +163,9 @@ EVENTS = (
         (
             Field("id", "id"),
             Field("userId", "text"),
-            Field("title", "text", required=False, nullable=True),
-            Field("personality", "text", required=False, nullable=True),
-            Field("instructions", "text", required=False, nullable=True),
+            Field("title", "text", required=False, nullable=True, blank=TITLE),
+            Field("personality", "text", required=False, nullable=True, blank=PERSONALITY),
+            Field("instructions", "text", required=False, nullable=True, blank=INSTRUCTIONS),
         ),
         conversation_created,
         unique=("conversations", "id"),
@@ -175,7 +177,7 @@ EVENTS = (
             Field("conversationId", "id"),
             Field("role", "text", choices=ROLES),
             Field("content", "text"),
-            Field("metadata", "json", required=False, nullable=True),
+            Field("metadata", "json", required=False, nullable=True, blank=None),
         ),
         message_added,
         unique=("messages", "id"),
@@ -193,7 +195,7 @@ EVENTS = (
         (
             Field("id", "id"),
             Field("updatedAt", "timestamp"),
-            Field("status", "text", required=False, nullable=True, choices=STATUSES),
+            Field("status", "text", required=False, nullable=True, choices=STATUSES, blank=UNSET),
         ),
         conversation_updated,
         requires=(("conversations", "id"),),

@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
+import msgspec
+
 from .errors import InvalidEvent
 from .events import Meta, clean_json, replace_surrogates, too_deep
 from .limits import MAX_DEPTH, MAX_ID_CHARS
@@ -165,13 +167,24 @@ class Table:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of an event."""
+    """A field of an event.
+
+    Args:
+        name: its key in ``args``.
+        type: of its value.
+        required: whether it must be there.
+        nullable: whether it may be null.
+        choices: the values that it may have; none: any.
+        blank: what a strict entrance writes into the log where it is absent, null or empty text; ``msgspec.UNSET``
+            leaves it out, ``msgspec.NODEFAULT`` writes what was given.
+    """
 
     name: str
     type: Type
     required: bool = True
     nullable: bool = False
     choices: tuple[str, ...] = ()
+    blank: Any = msgspec.NODEFAULT
 
 
 Materializer = Callable[[Mapping[str, Any], Meta], Sequence[Operation]]
@@ -235,6 +248,11 @@ class EventType:
             else:
                 values[name] = _convert(self.name, name, kind, value)
         return values
+
+    @cached_property
+    def adjusted(self) -> tuple[Field, ...]:
+        """The fields that may be written in another form than they were given in."""
+        return tuple(f for f in self.fields if f.type == "timestamp" or f.blank is not msgspec.NODEFAULT)
 
     def unknown(self, args: Mapping[str, Any]) -> str | None:
         """The name of a field in ``args`` that the type does not have, or None."""

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..core.events import Wire, encode_args
+from ..core.rows import written
 from ..core.schema import Schema
 
 CLIENT = "server"
@@ -95,4 +96,4 @@ def draft(
     """
     fields = schema.validate(name, args)
     session = f"{COMMIT}{commit_id}" if commit_id else door
-    return Draft(name, encode_args(args), fields, CLIENT, session)
+    return Draft(name, encode_args(written(schema.events[name], args, fields)), fields, CLIENT, session)

@@ -1,14 +1,16 @@
-"""Rows as JSON values."""
+"""Rows as JSON values, and fields as the log gets them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_agentstore.core.rows import iso, jsonable
+from jupyter_agentstore.core.agent_schema import agent_schema
+from jupyter_agentstore.core.rows import iso, jsonable, written
 from jupyter_agentstore.core.schema import MAX_TIME, MIN_TIME, Column, Table
 
 
@@ -40,3 +42,42 @@ def test_a_rows_times_become_text_and_all_else_stays() -> None:
     assert jsonable(table, row) == {"id": "a", "at": "1970-01-01T00:00:00.000Z", "n": 0}
     assert row["at"] == 0
     assert jsonable(table, {"id": "a", "at": None, "n": 0})["at"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "log"),
+    [
+        ("ConversationUpdated", {"id": "c", "updatedAt": 1}, {"updatedAt": "1970-01-01T00:00:00.001Z"}),
+        (
+            "ConversationUpdated",
+            {"id": "c", "updatedAt": "1970-01-02"},
+            {"updatedAt": "1970-01-02T00:00:00.000Z"},
+        ),
+        ("ConversationUpdated", {"id": "c", "updatedAt": 0, "status": None}, {"updatedAt": iso(0)}),
+        (
+            "ConversationUpdated",
+            {"id": "c", "updatedAt": 0, "status": "paused"},
+            {"updatedAt": iso(0), "status": "paused"},
+        ),
+        (
+            "ConversationCreated",
+            {"id": "c", "userId": "ada", "title": "", "personality": None},
+            {
+                "userId": "ada",
+                "title": "New Conversation",
+                "personality": "helpful and friendly",
+                "instructions": "Be helpful and accurate",
+            },
+        ),
+        (
+            "MessageAdded",
+            {"id": "c", "conversationId": "c", "role": "user", "content": ""},
+            {"conversationId": "c", "role": "user", "content": "", "metadata": None},
+        ),
+    ],
+)
+def test_fields_are_written_as_a_livestore_app_decodes_them(
+    name: str, given: dict[str, Any], log: dict[str, Any]
+) -> None:
+    kind = agent_schema.events[f"v1.{name}"]
+    assert written(kind, given, agent_schema.validate(kind.name, given)) == {"id": "c", **log}

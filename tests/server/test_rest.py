@@ -241,8 +241,9 @@ def test_status_counts_what_there_is(http: httpx.Client, conversation: str) -> N
 
 
 def test_events_are_committed_together_and_read_in_order(http: httpx.Client) -> None:
+    begun = {"id": "c1", "userId": "ada", "title": "T", "personality": "P", "instructions": "I"}
     events = [
-        {"name": "v1.ConversationCreated", "args": {"id": "c1", "userId": "ada"}},
+        {"name": "v1.ConversationCreated", "args": begun},
         {"name": "v1.MemoryAdded", "args": {"id": "f1", "conversationId": "c1", "fact": "Oat milk"}},
     ]
     assert ok(http.post("events", json={"events": events})) == {"seqs": [1, 2], "head": 2, "repeated": False}
