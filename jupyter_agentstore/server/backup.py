@@ -11,19 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tornado.iostream import StreamClosedError
-
 from ..core.errors import NotFound
 from ..eventlog.contract import PAGE_BYTES
+from .download import MEDIA, send
 from .rest import Handler, operation
 
 if TYPE_CHECKING:
     from ..core.events import Event
     from ..eventlog import EventLog
     from ..store import Store
-
-MEDIA = "application/octet-stream"
-_PART = 1_000_000
 
 
 class Backup(Handler):
@@ -44,20 +40,9 @@ class Backup(Handler):
         with tempfile.TemporaryDirectory(prefix="agentstore-") as folder:
             path = Path(folder) / "backup.duckdb"
             size = await self.host.query(_write, store, path)
-            await self._send(path, f"{store.id}.duckdb", size)
-
-    async def _send(self, path: Path, name: str, size: int) -> None:
-        self.set_attachment_header(name)
-        self.set_header("Content-Length", str(size))
-        self.set_header("Content-Type", MEDIA)
-        with path.open("rb") as file:
-            try:
-                while part := await self.host.call(file.read, _PART):
-                    self.write(part)
-                    await self.flush()
-                await self.finish(set_content_type=MEDIA)
-            except StreamClosedError:
-                return  # the client has gone
+            self.set_attachment_header(f"{store.id}.duckdb")
+            with path.open("rb") as file:
+                await send(self, file, size)
 
 
 class OpenLog:

@@ -21,6 +21,7 @@ CODES = {
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+    416: "invalid_request",
 }
 """The codes of errors that tornado and Jupyter raise, by status."""
 

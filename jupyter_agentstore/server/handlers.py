@@ -10,6 +10,7 @@ from .._version import __version__
 from .backup import Backup
 from .base import Access
 from .conversations import ChatMessage, Conversations, Memory, Messages
+from .download import Tables
 from .events import Events
 from .query import OneRow, Sql, TableRows
 from .rest import Handler, operation
@@ -98,6 +99,7 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     ("row", OneRow),
     ("tables/{name}", TableRows),
     ("backup", Backup),
+    ("snapshot", Tables),
     ("stores", Stores),
     ("health", Health),
     ("openapi.json", Description),

@@ -15,7 +15,7 @@ from .handlers import ROUTES
 from .rest import JSON, Operation
 from .shapes import BODIES, DEFAULT_STORE, TEXT, ref, row
 
-METHODS = ("get", "post")
+METHODS = ("get", "head", "post")
 
 _ERROR = {
     "type": "object",
@@ -129,6 +129,10 @@ def _parameters(path: str, declared: Operation) -> list[Mapping[str, Any]]:
         for name, kind in shape["properties"].items():
             required = name in shape.get("required", ())
             found.append({"name": name, "in": "query", "required": required, "schema": kind})
+    for name, meaning in declared.headers.items():
+        found.append(
+            {"name": name, "in": "header", "required": False, "description": meaning, "schema": TEXT}
+        )
     return found
 
 
@@ -144,8 +148,10 @@ def _responses(declared: Operation) -> dict[str, Any]:
     if declared.body is not None:
         errors |= _OF_A_BODY
     errors |= declared.errors
+    further = {"206": {"description": declared.partial, "content": content}} if declared.partial else {}
     return {
         "200": {"description": declared.summary, "content": content},
+        **further,
         **{
             str(status): {"description": when, "content": {JSON: {"schema": ref("error")}}}
             for status, when in sorted(errors.items())

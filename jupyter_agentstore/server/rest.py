@@ -40,6 +40,8 @@ class Operation:
         body: struct of the JSON body.
         store: whether it is about a store, and takes ``storeId``.
         media: further media types of the answer, with what they hold.
+        headers: headers of the request that mean something to the call.
+        partial: what an answer with status 206 is; None if there is none.
         errors: further statuses, with when they are given.
     """
 
@@ -50,6 +52,8 @@ class Operation:
     body: type[msgspec.Struct] | None = None
     store: bool = True
     media: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    partial: str | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -62,6 +66,8 @@ def operation(
     body: type[msgspec.Struct] | None = None,
     store: bool = True,
     media: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    partial: str | None = None,
     errors: Mapping[int, str] | None = None,
 ) -> Callable[[Method], Method]:
     """Declare a handler's method; see :class:`Operation`.
@@ -69,7 +75,9 @@ def operation(
     The method is called with the path's parts, then ``query`` and ``body`` where they are declared, and what it
     returns is the answer's JSON, or None if it has answered by itself.
     """
-    declared = Operation(summary, action, answer, query, body, store, media or {}, errors or {})
+    declared = Operation(
+        summary, action, answer, query, body, store, media or {}, headers or {}, partial, errors or {}
+    )
 
     def wrap(method: Method) -> Method:
         @wraps(method)

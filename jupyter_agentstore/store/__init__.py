@@ -6,6 +6,7 @@ a notebook) is a door's business; importing this loads no DuckDB.
 
 from .commits import Draft, Receipt, draft
 from .registry import Registry
+from .snapshots import Snapshot
 from .store import Answer, Store
 
-__all__ = ["Answer", "Draft", "Receipt", "Registry", "Store", "draft"]
+__all__ = ["Answer", "Draft", "Receipt", "Registry", "Snapshot", "Store", "draft"]

@@ -12,12 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..core.errors import AgentStoreError, InvalidRequest, NotFound, Rebuilding, StoreClosed, TooLarge
+from ..core.errors import (
+    AgentStoreError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Rebuilding,
+    StoreClosed,
+    TooLarge,
+)
 from ..core.events import Event, Wire
 from ..core.limits import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS
 from ..core.operations import Row, RowChange
@@ -27,6 +35,7 @@ from ..eventlog import MemoryLog
 from ..state.query import Limits, run
 from .awake import Awake, Place
 from .commits import Commit, Draft, Push, Receipt
+from .snapshots import Snapshot, Snapshots
 
 if TYPE_CHECKING:
     import pyarrow
@@ -70,6 +79,7 @@ class Store:
         self._place = place
         self._on_wake = on_wake
         self._memory_log = MemoryLog() if place.folder is None else None
+        self._snapshots = Snapshots(place.folder / store_id) if place.folder else None
         self._guard = threading.Condition()
         self._listening = threading.Lock()  # of its own: the store's threads take it, which others wait for
         self._falling_asleep = False
@@ -81,6 +91,8 @@ class Store:
         self._head = 0
         self._event_listeners: tuple[Callable[[Sequence[Event]], None], ...] = ()
         self._row_listeners: tuple[Callable[[Sequence[RowChange]], None], ...] = ()
+        self._agent_listeners: tuple[Callable[[Mapping[str, Any]], None], ...] = ()
+        self._message_listeners: tuple[Callable[[bytes], None], ...] = ()
         self._agent: dict[str, Any] = {"isThinking": False, "currentTask": None, "lastActivity": None}
 
     def __repr__(self) -> str:
@@ -173,6 +185,7 @@ class Store:
         now = time.time_ns() // 1_000_000
         document = {"isThinking": isThinking, "currentTask": currentTask, "lastActivity": now}
         self._agent = document
+        _tell(self._agent_listeners, document)
         with self._use() as awake:
             awake.state.document(document)
             awake.projector.touch()
@@ -260,6 +273,22 @@ class Store:
             with awake.state.reader() as cursor:
                 return cursor.sql(f'select * from "{found}"').to_arrow_table()
 
+    def snapshot(self) -> Snapshot:
+        """A copy of the tables in a file, for a client to begin with; it may be some events behind.
+
+        Several callers share it. It is removed when it has not been asked for in an hour, and when the store goes to
+        sleep; whoever has it open reads on.
+
+        Raises:
+            Conflict: the store is in memory: there is no file.
+            Rebuilding: the tables are being rebuilt.
+            OSError: it cannot be written.
+        """
+        if self._snapshots is None:
+            raise Conflict("A store that is kept in memory has no file to copy: pull its events.")
+        with self._current() as awake:
+            return self._snapshots.get(awake.state, awake.log.backend_id, awake.log.head)
+
     def status(self) -> dict[str, Any]:
         """What ``GET agent/status`` answers, in constant time."""
         with self._current() as awake:
@@ -309,7 +338,52 @@ class Store:
 
         return end
 
+    @property
+    def agent(self) -> Mapping[str, Any]:
+        """What :meth:`set_agent` said last; times are milliseconds."""
+        return self._agent
+
+    def on_agent(self, listener: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
+        """Call the listener with :attr:`agent` whenever that is said.
+
+        It is called in any thread, and must return at once. The result ends it.
+        """
+        with self._listening:
+            self._agent_listeners = (*self._agent_listeners, listener)
+
+        def end() -> None:
+            with self._listening:
+                self._agent_listeners = _without(self._agent_listeners, listener)
+
+        return end
+
+    def tell(self, message: bytes) -> None:
+        """Send a message to everyone who listens to this store; it is kept nowhere, and may be lost.
+
+        It returns at once, whether the store is awake or not.
+        """
+        _tell(self._message_listeners, message)
+
+    def on_told(self, listener: Callable[[bytes], None]) -> Callable[[], None]:
+        """Call the listener with every message of :meth:`tell`, one's own included.
+
+        It is called in any thread, and must return at once. The result ends it.
+        """
+        with self._listening:
+            self._message_listeners = (*self._message_listeners, listener)
+
+        def end() -> None:
+            with self._listening:
+                self._message_listeners = _without(self._message_listeners, listener)
+
+        return end
+
     # ---- waking and sleeping
+
+    @property
+    def ready(self) -> bool:
+        """Whether a commit or push is taken without waiting for files that are opened or closed."""
+        return self._awake is not None and not self._falling_asleep
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -329,6 +403,8 @@ class Store:
 
     def sleep(self, idle_seconds: float = 0.0) -> bool:
         """Close the store's files if nobody has used them for a while; whether they are closed."""
+        if self._snapshots is not None:
+            self._snapshots.sweep()
         with self._guard:
             self._guard.wait_for(lambda: not self._falling_asleep)
             awake = self._awake
@@ -354,6 +430,9 @@ class Store:
     def _put_to_sleep(self, awake: Awake) -> None:
         """Close the files. Others wait meanwhile, without holding what the store's own threads may need."""
         try:
+            if self._snapshots is not None:
+                with suppress(OSError):
+                    self._snapshots.clear()
             awake.writer.close()
             self._backend_id, self._head = awake.log.backend_id, awake.log.head
             awake.close(work_waiting=self._owes(awake))
