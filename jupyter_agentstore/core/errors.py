@@ -89,6 +89,30 @@ class TooLarge(AgentStoreError):
     code, status = "too_large", 413
 
 
+class RateLimited(AgentStoreError):
+    """More than the caller may send in a time; later it will be taken.
+
+    Attributes:
+        retry_after: seconds until it will.
+    """
+
+    code, status = "rate_limited", 429
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManyConnections(AgentStoreError):
+    """The server, or one user, has as many connections as may be; ``status`` is 503 or 429."""
+
+    code, status = "too_many_connections", 429
+
+    def __init__(self, message: str, *, status: int = 429) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Unauthorized(AgentStoreError):
     """Nobody is logged in, or the token is wrong."""
 

@@ -18,6 +18,9 @@ MAX_PAGE_EVENTS = 100
 MAX_PUSH_EVENTS = 1_000
 """Events in a pushed batch. LiveStore's own clients push 100 at most."""
 
+MAX_PRESENCE_BYTES = 2_000
+"""The JSON that a client tells of itself."""
+
 MAX_COMMIT_EVENTS = 10_000
 """Events in one commit over REST or from Python."""
 

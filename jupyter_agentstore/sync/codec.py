@@ -15,9 +15,16 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..core.errors import AgentStoreError, BackendIdMismatch, HeadMoved, InvalidEvent, TooLarge
-from ..core.events import Event, Wire, encode_args, quote
-from ..core.limits import MAX_PAGE_BYTES, MAX_PUSH_EVENTS
+from ..core.errors import (
+    AgentStoreError,
+    BackendIdMismatch,
+    HeadMoved,
+    InvalidEvent,
+    RateLimited,
+    TooLarge,
+)
+from ..core.events import Event, Wire, clean_json, encode_args, quote, split
+from ..core.limits import MAX_ID_CHARS, MAX_PAGE_BYTES, MAX_PRESENCE_BYTES, MAX_PUSH_EVENTS
 from ..core.rows import iso
 
 MAX_FRAME_BYTES = 1_048_576
@@ -97,6 +104,27 @@ class Push(msgspec.Struct, frozen=True):
     privileged: bool
 
 
+class Watch(msgspec.Struct, frozen=True):
+    """A request for what is told of the store and kept nowhere."""
+
+    id: str
+    store_id: str
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """A request to tell of oneself.
+
+    Attributes:
+        state: a JSON object; None: one is gone.
+    """
+
+    id: str
+    store_id: str
+    client_id: str
+    session_id: str
+    state: str | None
+
+
 class Refused(msgspec.Struct, frozen=True):
     """A request that cannot be served: its tag is unknown or its payload of another shape."""
 
@@ -104,7 +132,7 @@ class Refused(msgspec.Struct, frozen=True):
     error: AgentStoreError
 
 
-Frame = Ping | Eof | Ack | Interrupt | Pull | Push | Refused
+Frame = Ping | Eof | Ack | Interrupt | Pull | Push | Watch | Presence | Refused
 
 
 class _Request(msgspec.Struct, frozen=True, tag_field="_tag", tag="Request"):
@@ -137,10 +165,25 @@ class _PushPayload(msgspec.Struct):
     backendId: _Nothing | _SomeText = msgspec.field(default_factory=_Nothing)
 
 
+class _WatchPayload(msgspec.Struct):
+    storeId: str
+
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
+
+
+class _PresencePayload(msgspec.Struct):
+    storeId: str
+    clientId: _Id
+    sessionId: _Id
+    state: msgspec.Raw
+
+
 _frames = msgspec.json.Decoder(Ping | Eof | Ack | Interrupt | _Request)
 _pulls = msgspec.json.Decoder(_PullPayload)
 _pushes = msgspec.json.Decoder(_PushPayload)
-_events = msgspec.json.Decoder(Wire)
+_watches = msgspec.json.Decoder(_WatchPayload)
+_presences = msgspec.json.Decoder(_PresencePayload)
 _values = msgspec.json.Decoder()
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -175,6 +218,10 @@ def decode(frame: str | bytes) -> Frame:
             return _pull(read)
         if read.tag == "SyncWsRpc.Push":
             return _push(read, mask)
+        if read.tag == "AgentStore.Watch":
+            return Watch(read.id, _watches.decode(read.payload).storeId)
+        if read.tag == "AgentStore.Presence":
+            return _presence(read, mask)
     except msgspec.ValidationError as error:
         return Refused(read.id, InvalidEvent(f"The payload has another shape: {error}", field="payload"))
     except AgentStoreError as error:
@@ -228,9 +275,30 @@ def _push(request: _Request, mask: bytes) -> Push:
     return Push(request.id, payload.storeId, batch, backend_id, privileged)
 
 
+def _presence(request: _Request, mask: bytes) -> Presence:
+    payload = _presences.decode(request.payload)
+    if mask and mask.decode() in payload.clientId + payload.sessionId:
+        raise InvalidEvent("A lone surrogate in the name of a client.", field="payload")
+    state = bytes(_unmask(mask, payload.state) if mask else payload.state)
+    if state == b"null":
+        return Presence(request.id, payload.storeId, payload.clientId, payload.sessionId, None)
+    if len(state) > MAX_PRESENCE_BYTES:
+        raise TooLarge(
+            f"A presence has {MAX_PRESENCE_BYTES:,} bytes of JSON at most; this one has {len(state):,}.",
+            field="state",
+        )
+    try:
+        text = clean_json(state.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent(f"The state of a presence: {error}", field="state") from None
+    if not text.startswith("{"):
+        raise InvalidEvent("The state of a presence is an object or null.", field="state")
+    return Presence(request.id, payload.storeId, payload.clientId, payload.sessionId, text)
+
+
 def _event(body: msgspec.Raw, index: int) -> Wire:
     try:
-        event = _events.decode(body)
+        event = split(body)
     except _UNREADABLE as error:
         raise InvalidEvent(f"Event {index} of the batch: {error}", field="batch") from None
     if not 0 <= event.parentSeqNum < event.seqNum <= MAX_SEQ:
@@ -240,6 +308,8 @@ def _event(body: msgspec.Raw, index: int) -> Wire:
 
 def _value(args: msgspec.Raw, index: int) -> Any:
     """What ``args`` say. Read in full: what is not JSON through and through must not get into the log."""
+    if not bytes(args):  # there are none
+        return None
     try:
         return _values.decode(args)
     except _UNREADABLE:
@@ -321,6 +391,11 @@ def chunk(request_id: str, items: Sequence[str], remaining: int, backend_id: str
     )
 
 
+def news(request_id: str, items: Sequence[str]) -> str:
+    """What a watcher is told: JSON objects."""
+    return f'{{"_tag":"Chunk","requestId":{encode_args(request_id)},"values":[{",".join(items)}]}}'
+
+
 def success(request_id: str, value: str | None = "{}") -> str:
     """The end of a request that was done; a stream's has no ``value``."""
     exit = '{"_tag":"Success"}' if value is None else f'{{"_tag":"Success","value":{value}}}'
@@ -338,7 +413,10 @@ def failure(request_id: str, error: BaseException) -> str:
     elif isinstance(error, BackendIdMismatch):
         shown = {"expected": error.expected, "received": error.received, "_tag": "BackendIdMismatchError"}
     elif isinstance(error, AgentStoreError):
-        shown = {"cause": {"name": error.code, "message": error.message}, "_tag": "UnknownError"}
+        about: dict[str, Any] = {"name": error.code, "message": error.message}
+        if isinstance(error, RateLimited):
+            about["retryAfter"] = error.retry_after
+        shown = {"cause": about, "_tag": "UnknownError"}
     else:
         cause = {"name": "error", "message": "Something went wrong in the server; its log says what."}
         shown = {"cause": cause, "_tag": "UnknownError"}

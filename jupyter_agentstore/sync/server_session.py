@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from ..core.errors import (
     AgentStoreError,
     BackendIdMismatch,
@@ -24,9 +22,23 @@ from ..core.errors import (
     StoreLocked,
     TooLarge,
 )
-from ..core.events import Event, Wire
+from ..core.events import Event
 from ..core.limits import MAX_PAGE_BYTES, MAX_PAGE_EVENTS
 from . import codec
+from .news import Backlog, News
+from .server_actions import Action, Close, Follow, Open, Present, PushBatch, ReadPage, Send
+
+__all__ = [
+    "Action",
+    "Close",
+    "Follow",
+    "Open",
+    "Present",
+    "PushBatch",
+    "ReadPage",
+    "Send",
+    "ServerSession",
+]
 
 MAX_REQUESTS = 32
 """Requests under way on one connection."""
@@ -37,54 +49,14 @@ WINDOW_CHUNKS = 4
 WINDOW_BYTES = 900_000
 """The same in bytes; the Chunk that passes it is sent, the next one is not."""
 
+CONNECTION_BYTES = 4 * WINDOW_BYTES
+"""What all pulls of a connection may have in flight together."""
+
+MAX_PRESENCES = 8
+"""Clients and sessions that one connection may tell of."""
+
 MAX_REASON_BYTES = 123
 """The reason in a websocket's close frame (RFC 6455)."""
-
-
-class Send(msgspec.Struct, frozen=True):
-    """Send a text frame."""
-
-    text: str
-
-
-class Open(msgspec.Struct, frozen=True):
-    """Find the store, or make it if the user may write; then ``opened``, ``absent`` or ``unavailable``.
-
-    After ``absent`` look for it again, now and then. It comes once.
-    """
-
-
-class ReadPage(msgspec.Struct, frozen=True):
-    """Read up to ``limit`` events after ``after``, ``max_bytes`` of bodies; then ``page`` or ``page_failed``."""
-
-    pull: int
-    after: int
-    limit: int = MAX_PAGE_EVENTS
-    max_bytes: int = MAX_PAGE_BYTES
-
-
-class PushBatch(msgspec.Struct, frozen=True):
-    """Append a batch, in the order of these actions; then ``pushed`` or ``push_failed``.
-
-    Attributes:
-        push: names it towards the session.
-        privileged: the user needs more than to write: it holds a message with role assistant or system.
-    """
-
-    push: int
-    batch: Sequence[Wire]
-    backend_id: str | None
-    privileged: bool
-
-
-class Close(msgspec.Struct, frozen=True):
-    """Close the connection; there are no more actions after it."""
-
-    code: int
-    reason: str
-
-
-Action = Send | Open | ReadPage | PushBatch | Close
 
 
 @dataclass(slots=True, eq=False)
@@ -103,8 +75,8 @@ class _Pull:
     unacked: deque[int] = field(default_factory=deque)  # sizes of the Chunks in flight
 
     @property
-    def full(self) -> bool:
-        return len(self.unacked) >= WINDOW_CHUNKS or sum(self.unacked) >= WINDOW_BYTES
+    def bytes(self) -> int:
+        return sum(self.unacked)
 
 
 @dataclass(slots=True)
@@ -112,6 +84,23 @@ class _Push:
     id: str
     parent: int
     behind: int | None = None  # the head when an earlier push of this connection was refused, meanwhile
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """A watch under way: one Chunk in flight, and what came meanwhile."""
+
+    id: str
+    backlog: Backlog = field(default_factory=Backlog)
+    started: bool = False
+    unacked: bool = False
+
+    def send(self) -> list[Action]:
+        """Send what waits, if the client has taken what was sent before."""
+        if self.unacked or not self.backlog:
+            return []
+        self.unacked = True
+        return [Send(codec.news(self.id, self.backlog.take()))]
 
 
 class ServerSession:
@@ -128,17 +117,21 @@ class ServerSession:
         self.closed = False
         self._opening = False
         self._absent = False
+        self._held_up = False
         self._keys = 0
         self._pulls: dict[int, _Pull] = {}
         self._pushes: dict[int, _Push] = {}
+        self._watches: dict[int, _Watch] = {}
+        self._presents: dict[int, codec.Presence] = {}
+        self._present: set[tuple[str, str]] = set()
         self._exits: deque[tuple[int, str]] = (
             deque()
         )  # of pushes, held until the pulls have sent their events
 
     @property
     def live(self) -> bool:
-        """Whether a live pull is open."""
-        return any(pull.live for pull in self._pulls.values())
+        """Whether something is open that goes on: a live pull, a watch, a presence."""
+        return bool(self._watches or self._present) or any(pull.live for pull in self._pulls.values())
 
     # From the client
 
@@ -159,25 +152,55 @@ class ServerSession:
                 return self._interrupted(read.requestId)
             case codec.Eof():
                 return []
-        if self._find(read.id) is not None or any(push.id == read.id for push in self._pushes.values()):
+        if self._is_under_way(read.id):
             return self._close(codec.INVALID_FRAME, "The id of a request that is under way was used again.")
         if isinstance(read, codec.Refused):
             return [Send(codec.failure(read.id, read.error))]
         if read.store_id != self.store_id:
             foreign = Forbidden("This connection is another store's.", field="storeId")
             return [Send(codec.failure(read.id, foreign))]
-        if len(self._pulls) + len(self._pushes) >= MAX_REQUESTS:
+        requests = len(self._pulls) + len(self._pushes) + len(self._watches) + len(self._presents)
+        if requests >= MAX_REQUESTS:
             many = TooLarge(f"A connection may have {MAX_REQUESTS} requests at once.")
             return [Send(codec.failure(read.id, many))]
         self._keys += 1
-        if isinstance(read, codec.Push):
-            self._pushes[self._keys] = _Push(read.id, read.batch[0].parentSeqNum)
-            return [PushBatch(self._keys, read.batch, read.backend_id, read.privileged)]
-        pull = self._pulls[self._keys] = _Pull(self._keys, read.id, read.live, read.cursor)
+        match read:
+            case codec.Push():
+                self._pushes[self._keys] = _Push(read.id, read.batch[0].parentSeqNum)
+                return [PushBatch(self._keys, read.batch, read.backend_id, read.privileged)]
+            case codec.Pull():
+                return self._start_pull(_Pull(self._keys, read.id, read.live, read.cursor))
+            case codec.Watch():
+                self._watches[self._keys] = _Watch(read.id)
+                return self._open() if self.backend_id is None else [Follow(self._keys)]
+            case codec.Presence():
+                return self._start_presence(self._keys, read)
+
+    def _start_pull(self, pull: _Pull) -> list[Action]:
+        self._pulls[pull.key] = pull
         if self.backend_id is not None:
             return self._begin(pull, self.backend_id)
         if self._absent and not pull.live:
             return self._end(pull, codec.failure(pull.id, _absence()))
+        return self._open()
+
+    def _start_presence(self, key: int, read: codec.Presence) -> list[Action]:
+        who = (read.client_id, read.session_id)
+        if read.state is None:
+            self._present.discard(who)
+        elif who not in self._present and len(self._present) >= MAX_PRESENCES:
+            many = TooLarge(f"A connection may tell of {MAX_PRESENCES} presences.")
+            return [Send(codec.failure(read.id, many))]
+        else:
+            self._present.add(who)
+        self._presents[key] = read
+        if self.backend_id is not None:
+            return [Present(key, *who, read.state)]
+        if self._absent:
+            return self.present_failed(key, _absence())
+        return self._open()
+
+    def _open(self) -> list[Action]:
         if self._opening:
             return []
         self._opening = True
@@ -190,7 +213,11 @@ class ServerSession:
         if self.closed or self.backend_id is not None:
             return []
         self.backend_id, self.head = backend_id, max(head, self.head)
-        return [action for pull in list(self._pulls.values()) for action in self._begin(pull, backend_id)]
+        actions = [action for pull in list(self._pulls.values()) for action in self._begin(pull, backend_id)]
+        actions += [Follow(watch) for watch in self._watches]
+        for key, present in self._presents.items():
+            actions.append(Present(key, present.client_id, present.session_id, present.state))
+        return actions
 
     def absent(self) -> list[Action]:
         """There is no such store, and the user may not make one. Live pulls wait until it is ``opened``."""
@@ -201,6 +228,8 @@ class ServerSession:
         for pull in list(self._pulls.values()):
             if not pull.live:
                 actions += self._end(pull, codec.failure(pull.id, _absence()))
+        for present in list(self._presents):
+            actions += self.present_failed(present, _absence())
         return actions
 
     def unavailable(self, error: BaseException) -> list[Action]:
@@ -224,7 +253,7 @@ class ServerSession:
         actions: list[Action] = []
         for pull in list(self._pulls.values()):
             if pull.live and pull.started and not pull.reading:
-                while events and events[0].seq <= pull.after + 1 <= events[-1].seq and not pull.full:
+                while events and events[0].seq <= pull.after + 1 <= events[-1].seq and not self._full(pull):
                     actions += self._send_page(
                         pull, events[pull.after + 1 - events[0].seq :], self.backend_id
                     )
@@ -293,6 +322,46 @@ class ServerSession:
             later.behind = behind
         return [Send(codec.failure(failed.id, error))]
 
+    def pull_refused(self, pull: int, error: BaseException) -> list[Action]:
+        """The user may not have what a pull asks for; in answer to its first :class:`ReadPage`."""
+        refused = self._pulls.get(pull)
+        if self.closed or refused is None:
+            return []
+        return self._end(refused, codec.failure(refused.id, error))
+
+    def watching(self, watch: int, picture: Sequence[News]) -> list[Action]:
+        """All that is there, for a watch that begins; from now on ``told`` is called."""
+        begun = self._watches.get(watch)
+        if self.closed or begun is None:
+            return []
+        begun.started = True
+        begun.backlog.put(picture)
+        return begun.send()
+
+    def watch_failed(self, watch: int, error: BaseException) -> list[Action]:
+        """A watch was refused."""
+        failed = self._watches.pop(watch, None)
+        return [] if self.closed or failed is None else [Send(codec.failure(failed.id, error))]
+
+    def told(self, news: Sequence[News]) -> list[Action]:
+        """Something that is kept nowhere has changed."""
+        actions: list[Action] = []
+        for watch in self._watches.values():
+            if watch.started:
+                watch.backlog.put(news)
+                actions += watch.send()
+        return actions
+
+    def presented(self, present: int) -> list[Action]:
+        """A presence was told to all watchers."""
+        done = self._presents.pop(present, None)
+        return [] if self.closed or done is None else [Send(codec.success(done.id))]
+
+    def present_failed(self, present: int, error: BaseException) -> list[Action]:
+        """A presence was refused; an earlier one of the same client stays as it was."""
+        failed = self._presents.pop(present, None)
+        return [] if self.closed or failed is None else [Send(codec.failure(failed.id, error))]
+
     # Inside
 
     def _begin(self, pull: _Pull, backend_id: str) -> list[Action]:
@@ -334,27 +403,50 @@ class ServerSession:
             pull.key not in self._pulls
             or not pull.started
             or pull.reading
-            or pull.full
+            or self._full(pull)
             or pull.after >= self.head
         ):
             return []
         return self._ask(pull)
 
+    def _full(self, pull: _Pull) -> bool:
+        """Whether the client has yet to take so much that no more is sent."""
+        if len(pull.unacked) >= WINDOW_CHUNKS or pull.bytes >= WINDOW_BYTES:
+            return True
+        full = len(self._pulls) > 4 and sum(each.bytes for each in self._pulls.values()) >= CONNECTION_BYTES
+        self._held_up = self._held_up or full
+        return full
+
     def _acknowledged(self, request_id: str) -> list[Action]:
         pull = self._find(request_id)
-        if pull is None or not pull.unacked:
+        if pull is None:
+            for watch in self._watches.values():
+                if watch.id == request_id:
+                    watch.unacked = False
+                    return watch.send()
+            return []
+        if not pull.unacked:
             return []
         pull.unacked.popleft()
-        return self._read_on(pull)
+        return self._read_on(pull) + self._read_on_others()
+
+    def _read_on_others(self) -> list[Action]:
+        """Go on with pulls that were held up by others of the connection."""
+        if not self._held_up:
+            return []
+        self._held_up = False
+        return [action for pull in list(self._pulls.values()) for action in self._read_on(pull)]
 
     def _interrupted(self, request_id: str) -> list[Action]:
-        pull = self._find(request_id)
-        if pull is not None:
-            del self._pulls[pull.key]
-        for key, push in list(self._pushes.items()):
-            if push.id == request_id:
-                del self._pushes[key]
+        held: dict[int, _Pull] | dict[int, _Push] | dict[int, _Watch]
+        for held in (self._pulls, self._pushes, self._watches):
+            for key in [key for key, request in held.items() if request.id == request_id]:
+                del held[key]
         return self._release()
+
+    def _is_under_way(self, request_id: str) -> bool:
+        held = (self._pulls, self._pushes, self._watches, self._presents)
+        return any(request.id == request_id for requests in held for request in requests.values())
 
     def _find(self, request_id: str) -> _Pull | None:
         return next((pull for pull in self._pulls.values() if pull.id == request_id), None)
@@ -365,7 +457,7 @@ class ServerSession:
 
     def _release(self) -> list[Action]:
         """Send the Exits of pushes whose events the live pulls have sent, or will not send before an Ack."""
-        actions: list[Action] = []
+        actions = self._read_on_others()
         while self._exits:
             head, text = self._exits[0]
             if any(pull.live and pull.reading and pull.after < head for pull in self._pulls.values()):
@@ -380,6 +472,8 @@ class ServerSession:
         self.closed = True
         self._pulls.clear()
         self._pushes.clear()
+        self._watches.clear()
+        self._presents.clear()
         self._exits.clear()
         return [Close(code, reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore"))]
 
