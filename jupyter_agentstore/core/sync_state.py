@@ -160,6 +160,10 @@ def _advance(state: SyncState, events: Sequence[Wire]) -> Advance | Rebase:
 
 def _rebase(state: SyncState, payload: UpstreamRebase) -> Rebase:
     base = state.upstream_head - len(payload.rollback_events)
+    if base < 0:
+        raise ValueError(
+            f"{len(payload.rollback_events)} events of {state.upstream_head} cannot be taken back."
+        )
     _check_chain(payload.rollback_events, base)
     _check_chain(payload.new_events, base)
     head = base + len(payload.new_events)
