@@ -56,13 +56,13 @@ class Decoded(msgspec.Struct, gc=False):
     """A body read: ``args`` as plain Python values, lone surrogates replaced by U+FFFD."""
 
     name: str
-    args: dict[str, Any]
+    args: dict[str, Any] = msgspec.field(default_factory=dict)
     clientId: str = ""
     sessionId: str = ""
 
 
 class Wire(msgspec.Struct, gc=False):
-    """A body split into its fields, ``args`` untouched."""
+    """A body split into its fields, ``args`` untouched; empty (no bytes) where the body has none."""
 
     name: str
     args: msgspec.Raw
@@ -72,7 +72,19 @@ class Wire(msgspec.Struct, gc=False):
     sessionId: str
 
 
+class _Void(msgspec.Struct, gc=False):
+    """What LiveStore sends for an event whose schema is ``Schema.Void``."""
+
+    name: str
+    seqNum: int
+    parentSeqNum: int
+    clientId: str
+    sessionId: str
+
+
 _decoder = msgspec.json.Decoder(Decoded)
+_wires = msgspec.json.Decoder(Wire)
+_voids = msgspec.json.Decoder(_Void)
 _json = msgspec.json.Decoder()
 _text = msgspec.json.Encoder()
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -95,6 +107,22 @@ def _decode_slowly(body: str | bytes, error: Exception) -> Decoded:
         return msgspec.convert(_loads(body.decode() if isinstance(body, bytes) else body), Decoded)
     except (ValueError, msgspec.ValidationError):
         raise InvalidEvent(f"Not an event: {error}", field="args") from None
+
+
+def split(body: str | bytes | msgspec.Raw) -> Wire:
+    """Split a body into its fields.
+
+    Raises:
+        msgspec.DecodeError: it is no event, or msgspec cannot read it: lone surrogates, vast numbers.
+        UnicodeDecodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return _wires.decode(body)
+    except msgspec.ValidationError:
+        void = _voids.decode(body)
+        none = msgspec.Raw()
+        return Wire(void.name, none, void.seqNum, void.parentSeqNum, void.clientId, void.sessionId)
 
 
 def clean_json(text: str) -> str:
@@ -211,13 +239,14 @@ def quote(text: str) -> str:
 
 
 def wire(name: str, args_json: str, seq: int, client_id: str, session_id: str) -> str:
-    """Write a body.
+    """Write a body; with no ``args`` if ``args_json`` is empty.
 
     Raises:
         TooLarge: it is over :data:`~jupyter_agentstore.core.limits.MAX_EVENT_BYTES`.
     """
+    args = f'"args":{args_json},' if args_json else ""
     body = (
-        f'{{"name":{quote(name)},"args":{args_json},"seqNum":{seq},"parentSeqNum":{seq - 1},'
+        f'{{"name":{quote(name)},{args}"seqNum":{seq},"parentSeqNum":{seq - 1},'
         f'"clientId":{quote(client_id)},"sessionId":{quote(session_id)}}}'
     )
     check_size(body)

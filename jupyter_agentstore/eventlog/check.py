@@ -16,11 +16,11 @@ from .contract import Progress
 
 class _Body(msgspec.Struct, gc=False):
     name: str
-    args: Any
     seqNum: int
     parentSeqNum: int
     clientId: str
     sessionId: str
+    args: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ..core.errors import InvalidEvent
-from ..core.events import Event, Wire
+from ..core.events import Event, split
 from ..core.rows import iso
 from ..core.schema import Schema
 from ..store import Draft, Store, draft
@@ -41,9 +41,6 @@ class _Out(msgspec.Struct, frozen=True):
     args: Any
     clientId: str
     sessionId: str
-
-
-_decoder = msgspec.json.Decoder(Wire)
 
 
 class Events(Handler):
@@ -107,12 +104,12 @@ def _out(event: Event) -> _Out:
     """An event as it is answered; ``args`` are copied as they stand in the log."""
     time = iso(event.recorded_at)
     try:
-        body = _decoder.decode(event.body)
+        body = split(event.body)
     except (msgspec.DecodeError, UnicodeDecodeError):  # a lone surrogate, which JSON allows
         fields = json.loads(event.body, parse_float=_finite)
-        inside = (fields["name"], fields["args"], fields["clientId"], fields["sessionId"])
+        inside = (fields["name"], fields.get("args", {}), fields["clientId"], fields["sessionId"])
     else:
-        inside = (body.name, body.args, body.clientId, body.sessionId)
+        inside = (body.name, body.args if bytes(body.args) else {}, body.clientId, body.sessionId)
     return _Out(event.seq, time, event.actor, *inside)
 
 

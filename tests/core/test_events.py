@@ -123,7 +123,7 @@ def test_a_value_that_holds_itself_is_refused() -> None:
         "null",
         "[]",
         "{}",
-        '{"name":"a"}',
+        '{"args":{}}',
         '{"name":"a","args":[]}',
         '{"name":"a","args":null}',
         '{"name":7,"args":{}}',

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from jupyter_agentstore.core.errors import DamagedLog, HeadMoved, StoreClosed
-from jupyter_agentstore.core.events import Event
+from jupyter_agentstore.core.events import Event, wire
 from jupyter_agentstore.eventlog import EventLog
 from jupyter_agentstore.eventlog import contract as contract_module
 from tests.eventlog.made import TIME, event, events
@@ -267,6 +267,11 @@ def test_verify_finds_a_body_that_is_not_its_event(log: EventLog, body: str, fau
 def test_verify_accepts_whatever_json_allows(log: EventLog, args: str) -> None:
     body = f'{{"name":"a","args":{args},"seqNum":1,"parentSeqNum":0,"clientId":"c","sessionId":"s"}}'
     log.append([Event(1, TIME, "ada", body)])
+    assert log.verify() == 1
+
+
+def test_verify_accepts_an_event_without_args(log: EventLog) -> None:
+    log.append([Event(1, TIME, "ada", wire("v1.Pinged", "", 1, "c", "s"))])
     assert log.verify() == 1
 
 

@@ -138,6 +138,16 @@ def test_a_batch_with_a_broken_event_is_refused(event: dict[str, Any]) -> None:
     assert isinstance(codec.decode(json.dumps(frame)), codec.Refused)
 
 
+def test_an_event_without_args_is_written_without_them() -> None:
+    frame = push("1", 0, name="v1.Pinged")
+    del frame["payload"]["batch"][0]["args"]
+    read = codec.decode(json.dumps(frame))
+    assert isinstance(read, codec.Push), read
+    body = wire("v1.Pinged", bytes(read.batch[0].args).decode(), 1, "c", "s")
+    assert json.loads(body).keys() == {"name", "seqNum", "parentSeqNum", "clientId", "sessionId"}
+    assert decode(body).args == {}
+
+
 def test_a_batch_with_a_gap_is_refused() -> None:
     frame = push("1", 0, 3)
     del frame["payload"]["batch"][1]
