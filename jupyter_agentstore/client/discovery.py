@@ -48,6 +48,10 @@ class Endpoint:
 class Source(Protocol):
     """A place that knows of servers."""
 
+    @property
+    def key(self) -> str:
+        """Names whose stores they have, also when the server comes back on another port."""
+
     def endpoints(self) -> Iterator[Endpoint]:
         """The servers that it knows of now, the likeliest first."""
 
@@ -58,6 +62,11 @@ class Given:
 
     url: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> str:
+        *_, last = self.endpoints()
+        return f"{last.url} {last.sock}"
 
     def endpoints(self) -> Iterator[Endpoint]:
         parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
@@ -89,6 +98,10 @@ class ServerFile:
         """The source for a path from the environment."""
         return cls(Path(path), str(_read(Path(path)).get("folder", "")))
 
+    @property
+    def key(self) -> str:
+        return self.folder or str(self.path)
+
     def endpoints(self) -> Iterator[Endpoint]:
         files = sorted(self.path.parent.glob("agentstore-*.json"), key=_age)
         for file in [self.path, *(f for f in files if f != self.path)]:
@@ -100,6 +113,10 @@ class ServerFile:
 @dataclass(frozen=True)
 class Hub:
     """The JupyterHub that started this single-user server tells it, and so its kernels, by the environment."""
+
+    @property
+    def key(self) -> str:
+        return f"hub {urlsplit(os.environ.get('JUPYTERHUB_SERVICE_URL', '')).path}"
 
     def endpoints(self) -> Iterator[Endpoint]:
         url = os.environ.get("JUPYTERHUB_SERVICE_URL")
@@ -117,6 +134,11 @@ class Parent:
     """The Jupyter server whose process started this one, by the file that every Jupyter server writes."""
 
     pid: int
+
+    @property
+    def key(self) -> str:
+        info = _read(_runtime() / f"jpserver-{self.pid}.json")
+        return f"parent {info.get('root_dir', '')}"
 
     def endpoints(self) -> Iterator[Endpoint]:
         info = _read(_runtime() / f"jpserver-{self.pid}.json")
@@ -149,6 +171,13 @@ def default_folder() -> Path:
     from jupyter_core.paths import jupyter_data_dir
 
     return Path(jupyter_data_dir()) / "agentstore"
+
+
+def sessions_folder() -> Path:
+    """The folder of named sessions: ``agentstore-sessions`` in Jupyter's data directory."""
+    from jupyter_core.paths import jupyter_data_dir
+
+    return Path(jupyter_data_dir()) / "agentstore-sessions"
 
 
 def _runtime() -> Path:

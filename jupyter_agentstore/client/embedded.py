@@ -22,7 +22,8 @@ from ..core.errors import InvalidEvent, NotFound, StoreClosed, StoreLocked, Unre
 from ..core.limits import store_id as checked
 from ..core.rows import jsonable
 from .discovery import user_name
-from .link import Listener, Params, Receipt, Result, State
+from .link import Listener, Params, Receipt, Result, RowListener, State
+from .sync import Standing, Sync
 from .values import at_place
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class EmbeddedLink:
     def __init__(self, store_id: str, folder: Path) -> None:
         self.user = user_name()
         self._home = enter(folder)
+        self.sync = Sync(self)
         self._listeners: dict[Listener, Callable[[], None]] = {}
         self._closed = False
         try:
@@ -164,6 +166,12 @@ class EmbeddedLink:
             ) from None
         return Receipt(done.seqs, done.head, done.repeated)
 
+    def load(self, events: Sequence[tuple[str, Mapping[str, Any]]], commit_id: str) -> Receipt:
+        return self.commit(events, commit_id)
+
+    def flush(self, timeout: float) -> None:
+        """Nothing waits: every commit was durable on return."""
+
     def query(self, sql: str, params: Params = None) -> Result:
         from ..state.query import Limits
 
@@ -200,6 +208,35 @@ class EmbeddedLink:
             unlisten()
 
         return end
+
+    def watch(self, listener: RowListener) -> Callable[[], None]:
+        return self._open().on_rows(listener)
+
+    def tables_of(self, sql: str) -> frozenset[str] | None:
+        return None
+
+    def announce(self, state: Mapping[str, Any] | None) -> None:
+        """Nobody else is there to hear it."""
+
+    def present(self) -> list[dict[str, Any]]:
+        return []
+
+    # what a user can do about the standing
+
+    def standing(self) -> Standing:
+        return Standing("closed") if self._closed else Standing("local", head=self._store.head)
+
+    def retry(self) -> None:
+        """Nothing fails that could be tried again."""
+
+    def discard(self) -> int:
+        return 0
+
+    def pause(self) -> None:
+        """There is no connection to pause."""
+
+    def resume(self) -> None:
+        """There is no connection to resume."""
 
     def close(self) -> None:
         with _guard:

@@ -1,4 +1,4 @@
-"""A store in a Jupyter server, over REST; what happens there comes by ``live``.
+"""A store in a Jupyter server, over REST; what happens there comes by ``follower``.
 
 What belongs here: requests, the errors that answers stand for, and trying again. Every request may be sent twice (a
 commit carries its own id), so that one whose answer was lost is simply sent again, to wherever the server is by then.
@@ -26,8 +26,9 @@ from ..core.errors import (
 from ..core.events import replace_surrogates
 from ..core.limits import store_id as checked
 from .discovery import Endpoint, Source, user_name
-from .link import Listener, Params, Receipt, Result, State
-from .live import Live
+from .follower import Follower
+from .link import Listener, Params, Receipt, Result, RowListener, State
+from .sync import Standing, Sync
 from .values import at_place, plain, to_json
 
 if TYPE_CHECKING:
@@ -84,9 +85,11 @@ class RemoteLink:
         self.endpoint = endpoint
         self.patience = patience
         self._source = source
+        self.sync = Sync(self)
         self._clients = threading.Lock()
         self._client: httpx.Client | None = None
-        self._live: Live | None = None
+        self._following = threading.Lock()
+        self._follower: Follower | None = None
         self._closing = threading.Event()
 
     @property
@@ -97,8 +100,8 @@ class RemoteLink:
     def state(self) -> State:
         if self._closing.is_set():
             return "closed"
-        live = self._live
-        return "connected" if live is None or live.connected else "connecting"
+        follower = self._follower
+        return "connected" if follower is None or follower.connected else "connecting"
 
     # requests
 
@@ -124,7 +127,7 @@ class RemoteLink:
                 raise StoreClosed(f"The store {self.store_id!r} is closed; connect anew.")
             problem: Exception
             try:
-                answer = self._http().request(
+                answer = self.client().request(
                     method,
                     f"/agentstore/{path}",
                     content=body,
@@ -138,7 +141,7 @@ class RemoteLink:
             else:
                 if answer.status_code < 400:
                     return answer
-                problem = _error(answer)
+                problem = self.refusal(answer)
                 if answer.status_code not in (502, 503, 504):
                     raise problem
             if time.monotonic() + delay > deadline:
@@ -155,7 +158,7 @@ class RemoteLink:
     def locate(self) -> Endpoint:
         """Look where the server is now, and turn there."""
         for candidate in self._source.endpoints():
-            if candidate == self.endpoint and self._live is not None and self._live.connected:
+            if candidate == self.endpoint and self._follower is not None and self._follower.connected:
                 break
             if probe(candidate, timeout=2.0) is None:
                 with self._clients:
@@ -167,11 +170,16 @@ class RemoteLink:
                 break
         return self.endpoint
 
-    def _http(self) -> httpx.Client:
+    def client(self) -> httpx.Client:
+        """For requests of other kinds, to where the server was last found."""
         with self._clients:
             if self._client is None:
                 self._client = _http(self.endpoint)
             return self._client
+
+    def refusal(self, answer: httpx.Response) -> AgentStoreError:
+        """The error that an answer stands for."""
+        return _error(answer)
 
     # what the protocol promises
 
@@ -191,11 +199,15 @@ class RemoteLink:
         body = b'{"events":[%b],"commitId":%b}' % (b",".join(parts), to_json(commit_id, InvalidRequest))
         done = self._request("POST", "events", body=body, patience=patience).json()
         seqs = done["seqs"]
-        if self._live is not None:
-            self._live.look()
         return Receipt(
             range(seqs[0], seqs[-1] + 1) if seqs else range(0), done["head"], done.get("repeated", False)
         )
+
+    def load(self, events: Sequence[tuple[str, Mapping[str, Any]]], commit_id: str) -> Receipt:
+        return self.commit(events, commit_id)
+
+    def flush(self, timeout: float) -> None:
+        """Nothing waits: every commit was durable on return."""
 
     def query(self, sql: str, params: Params = None) -> Result:
         import pyarrow as pa
@@ -228,22 +240,69 @@ class RemoteLink:
     def status(self) -> dict[str, Any]:
         return dict(self._request("GET", "agent/status").json())
 
-    def head(self) -> int:
-        """The store's head, 0 if it is not there; a server that does not answer is not waited for."""
-        return int(self._request("GET", "events", query={"limit": 1}, patience=0).json()["head"])
+    def log(self) -> tuple[int, str | None]:
+        """The store's head, and the name of its log: None if it is not there."""
+        answer = self._request("GET", "events", query={"limit": 1}).json()
+        return int(answer["head"]), answer.get("backendId")
+
+    def schema(self, patience: float | None = None) -> str:
+        """The hash of the server's schema."""
+        return str(self._request("GET", "health", patience=patience).json().get("schema", ""))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        with self._clients:
+        return self._follow().listen(listener)
+
+    def watch(self, listener: RowListener) -> Callable[[], None]:
+        return self._follow().listen(lambda events: listener(None))
+
+    def tables_of(self, sql: str) -> frozenset[str] | None:
+        return None
+
+    def announce(self, state: Mapping[str, Any] | None) -> None:
+        self._follow().announce(state)
+
+    def present(self) -> list[dict[str, Any]]:
+        return list(self._follow().present.values())
+
+    def _follow(self) -> Follower:
+        with self._following:
             if self._closing.is_set():
                 raise StoreClosed(f"The store {self.store_id!r} is closed; connect anew.")
-            if self._live is None:
-                self._live = Live(self.store_id, self.locate, self.endpoint, self.head)
-        return self._live.listen(listener)
+            if self._follower is None:
+                self._follower = Follower(self.store_id, self.endpoint, self.locate, self.log)
+                self._follower.start()
+            return self._follower
+
+    # what a user can do about the standing
+
+    def standing(self) -> Standing:
+        follower = self._follower
+        if self._closing.is_set():
+            return Standing("closed")
+        if follower is not None and not follower.connected:
+            return Standing("offline", error=follower.error)
+        return Standing("synced")
+
+    def retry(self) -> None:
+        self.resume()
+
+    def discard(self) -> int:
+        return 0
+
+    def pause(self) -> None:
+        if self._follower is not None:
+            self._follower.pause()
+
+    def resume(self) -> None:
+        if self._follower is not None:
+            self._follower.resume()
 
     def close(self) -> None:
         self._closing.set()
-        if self._live is not None:
-            self._live.close()
+        with self._following:
+            follower = self._follower
+        if follower is not None:
+            follower.close()
         with self._clients:
             if self._client is not None:
                 self._client.close()

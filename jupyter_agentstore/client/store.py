@@ -6,13 +6,16 @@ until it has its answer.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import html
 import re
+import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..core.agent_schema import INSTRUCTIONS, PERSONALITY
 from ..core.errors import AgentStoreError, Conflict, InvalidEvent, NotFound, TooLarge, Unreachable
@@ -22,8 +25,10 @@ from . import frames
 from .conversation import Conversation
 from .link import Link, Params, Receipt
 from .sql import Query
-from .subscription import Callback, Subscription
+from .subscription import Callback, Subscription, listen_for
+from .sync import Sync
 from .values import plain
+from .watch import Change, Watch
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
 BATCH_EVENTS = 1_000
 """Events that :meth:`Store.commit_many` sends at once, and at most this many bytes of them."""
 BATCH_BYTES = 8_000_000
+
+T = TypeVar("T", bound="Subscription | Watch")
 
 _PLACE = re.compile(r"Event (\d+): ")
 _NAME = re.compile(r"\s*\w+\s*")
@@ -58,7 +65,8 @@ class Store:
     def __init__(self, link: Link) -> None:
         self.link = link
         self._guard = threading.Lock()
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: set[Subscription | Watch] = set()
+        _open_stores.add(self)
 
     @property
     def id(self) -> str:
@@ -118,17 +126,22 @@ class Store:
     # events
 
     def commit(self, *events: AnyEvent, patience: float | None = None) -> Receipt:
-        """Write events, all or none. They are durable on return, and written once even if an answer gets lost.
+        """Write events, all or none, each of them once.
+
+        A session has them at once and sends them in the background: :meth:`flush` waits until the server has them.
+        Embedded, or without a replica, they are durable on return.
 
         Args:
             events: such as ``agentstore.events.MemoryAdded(…)``.
-            patience: seconds for which a server that does not answer is tried again; None for the usual time.
+            patience: without a replica, seconds for which a server that does not answer is tried again; None for the
+                usual time.
 
         Raises:
             InvalidEvent: a field is missing or wrong; ``field`` says which.
             NotFound: a conversation is not there.
             Conflict: an id is taken.
-            Unreachable: the server did not answer.
+            TooLarge: an event is over its limit, or more events wait for the server than may.
+            Unreachable: without a replica, the server did not answer.
         """
         return self.link.commit([_pair(event) for event in events], new_id(), patience=patience)
 
@@ -156,7 +169,7 @@ class Store:
             try:
                 for batch, key in _batches(events):
                     size = len(batch)
-                    receipt = self.link.commit(batch, key)
+                    receipt = self.link.load(batch, key)
                     written += 0 if receipt.repeated else len(receipt.seqs)
                     done += size
                     bar.update(size)
@@ -205,18 +218,76 @@ class Store:
             raise TypeError(f"subscribe() takes a statement or a table's name, not {type(sql).__name__}.")
         if _NAME.fullmatch(sql):
             name = sql.strip()
-            ask = lambda: self.df(name)  # noqa: E731
+            ask, reads = lambda: self.df(name), self.link.tables_of(f'select * from "{name}"')
         else:
-            ask = self.sql(sql, params).df
+            ask, reads = self.sql(sql, params).df, self.link.tables_of(sql)
+        listen = partial(listen_for, self.link, reads)
+        return self._keep(lambda forget: Subscription(sql, ask, callback, listen, forget))
 
-        def forget(subscription: Subscription) -> None:
+    def watch(self, table: str, callback: Callable[[Change], object], **where: Any) -> Watch:
+        """Call back with each row that changes from now on, as soon as that is known.
+
+        Args:
+            table: such as ``messages`` or ``conversations``.
+            callback: gets a :class:`~jupyter_agentstore.client.watch.Change`: ``key``, and the row ``before`` and
+                ``after``, dicts with times as text, None where it was not or is no longer there. It is called in a
+                thread of its own, in the order of events.
+            where: what columns of the row, before or after, must equal, such as ``conversationId=chat.id``.
+
+        Raises:
+            NotFound: there is no such table.
+            TypeError: the callback cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"watch() calls a function with each change, not {type(callback).__name__}.")
+        return self._keep(lambda forget: Watch(self.link, table, where, callback, forget))
+
+    def _keep(self, make: Callable[[Callable[[Any], None]], T]) -> T:
+        """Make something that is to be closed with the store."""
+
+        def forget(one: Any) -> None:
             with self._guard:
-                self._subscriptions.discard(subscription)
+                self._subscriptions.discard(one)
 
-        subscription = Subscription(sql, ask, callback, self.link.listen, forget)
+        made = make(forget)
         with self._guard:
-            self._subscriptions.add(subscription)
-        return subscription
+            self._subscriptions.add(made)
+        return made
+
+    # the server
+
+    @property
+    def sync(self) -> Sync:
+        """How the store stands towards its server: status, what is pending, the last error, what happened."""
+        return self.link.sync
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until the server has everything that was committed here, durably.
+
+        Args:
+            timeout: seconds to wait.
+
+        Raises:
+            Unreachable: it has not, in this time; it is still tried.
+            Forbidden, TooLarge: the server refuses it; ``store.sync`` says more.
+            StoreClosed: the store was closed.
+        """
+        self.link.flush(timeout)
+
+    def announce(self, state: Mapping[str, Any] | None) -> None:
+        """Tell others who are connected something of this client, such as ``{"typing": chat.id}``.
+
+        It is not kept: it ends with the connection, or with None.
+
+        Args:
+            state: a small JSON object.
+        """
+        self.link.announce(state)
+
+    @property
+    def present(self) -> list[dict[str, Any]]:
+        """Who else is connected and tells of it: ``actor``, ``clientId``, ``sessionId``, ``state``, ``at``."""
+        return self.link.present()
 
     def status(self) -> dict[str, Any]:
         """Counts, what the agent is doing, and how the connection is."""
@@ -224,12 +295,22 @@ class Store:
 
     # its life
 
-    def close(self) -> None:
-        """End subscriptions and let go of the store. Again is harmless."""
+    def close(self, timeout: float = 5.0) -> None:
+        """End subscriptions, send what is pending, and let go of the store. Again is harmless.
+
+        Args:
+            timeout: seconds to wait for the server to take what is pending; a session without a name then loses it,
+                and says so.
+        """
+        _open_stores.discard(self)
         with self._guard:
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             subscription.close()
+        try:
+            self.link.flush(timeout)
+        except AgentStoreError as error:
+            print(f"agentstore: {error}", file=sys.stderr)  # noqa: T201 - somebody must hear of it
         self.link.close()
 
     def __enter__(self) -> Store:
@@ -255,6 +336,17 @@ class Store:
         if state == "closed":
             return "closed"
         return f"embedded in {self.link.where}" if state == "embedded" else f"{state} at {self.link.where}"
+
+
+_open_stores: set[Store] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Send what is pending before Python ends."""
+    for store in list(_open_stores):
+        if store.link.sync.pending:
+            store.close()
 
 
 class Conversations(Sequence[Conversation]):

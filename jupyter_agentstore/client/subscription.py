@@ -14,14 +14,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.errors import AgentStoreError, Rebuilding, StoreClosed, Unreachable
-from ..core.events import Event
+from ..core.operations import RowChange
 
 if TYPE_CHECKING:
     import pandas
 
+    from .link import Link
+
 Callback = Callable[["pandas.DataFrame"], object]
 
 _ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)
+_OF_EVENTS = frozenset({"events", "anomalies"})  # tables that change with every event, or may
+
 RETRY = 5.0
 """Seconds after which a query that failed is asked again."""
 
@@ -45,7 +49,7 @@ class Subscription:
         what: str,
         ask: Callable[[], pandas.DataFrame],
         callback: Callback,
-        listen: Callable[[Callable[[Sequence[Event]], None]], Callable[[], None]],
+        listen: Callable[[Callable[[], None]], Callable[[], None]],
         forget: Callable[[Subscription], None],
     ) -> None:
         self.what = what
@@ -57,7 +61,7 @@ class Subscription:
         self._calling = threading.RLock()
         self._last: pandas.DataFrame | None = None
         self._failing = False
-        self._unlisten = listen(lambda _: self._changed.set())
+        self._unlisten = listen(self._changed.set)
         try:
             self._ask()
         except BaseException:
@@ -122,6 +126,27 @@ class Subscription:
     def _report(self) -> None:
         print(f"The callback of {self!r} failed:", file=sys.stderr)  # noqa: T201
         traceback.print_exc()
+
+
+def listen_for(link: Link, tables: frozenset[str] | None, told: Callable[[], None]) -> Callable[[], None]:
+    """Hear of changes that may matter to a query.
+
+    Args:
+        link: the way to the store.
+        tables: those that the query reads; None if that is not known.
+        told: called after each change.
+
+    Returns:
+        What ends that.
+    """
+    if tables is None or tables & _OF_EVENTS:
+        return link.listen(lambda _: told())
+
+    def listener(changes: Sequence[RowChange] | None) -> None:
+        if changes is None or any(change.table in tables for change in changes):
+            told()
+
+    return link.watch(listener)
 
 
 def _same(one: pandas.DataFrame, other: pandas.DataFrame, ordered: bool) -> bool:

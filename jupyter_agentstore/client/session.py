@@ -1,0 +1,598 @@
+"""A store in a Jupyter server as a session of its own: commits apply here at once and are sent in the background.
+
+What belongs here: carrying out what the session's machine (``sync/client_session``) says, on this side's tables
+(``replica``), the journal of a named session and the connection; and telling whoever listens. What follows what on
+the wire is the machine's business.
+
+One lock holds all of it together. Commits take it in the thread of whoever commits, news in the connection's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..core.agent_schema import agent_schema
+from ..core.errors import (
+    AgentStoreError,
+    Conflict,
+    InvalidEvent,
+    NotFound,
+    StoreClosed,
+    TooLarge,
+    Unreachable,
+)
+from ..core.events import Event, Wire, wire
+from ..core.operations import RowChange
+from ..core.rows import jsonable
+from ..state.query import Limits
+from ..store import Draft, draft
+from ..store.door import fit
+from ..sync.client_session import (
+    Action,
+    CaughtUp,
+    Changed,
+    ClientSession,
+    Committed,
+    Hangup,
+    OtherLog,
+    Refused,
+    Send,
+    Told,
+)
+from .connection import Connection
+from .discovery import Endpoint
+from .follower import hear
+from .joining import Join, Progress
+from .journal import Journal
+from .link import Listener, Params, Receipt, Result, RowListener, State
+from .sync import Rejected, Standing, Status, Sync
+from .values import at_place
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from .remote import RemoteLink
+    from .replica import Replica
+
+MAX_PENDING = 100_000
+"""Events that may wait for the server; more are refused until some have gone."""
+
+LIMITS = Limits(seconds=600.0, rows=50_000_000, bytes=8_000_000_000)
+"""Of a query in this process, which harms nobody else."""
+
+DOOR = "python"
+
+
+class SessionLink:
+    """A :class:`~jupyter_agentstore.client.link.Link` with tables of its own.
+
+    Args:
+        remote: the way to the server for what does not go over the websocket.
+        endpoint: the server as it is now.
+        replica: this side's tables, as far as they have come.
+        join: brings a replica up to the server's log.
+        journal: of a named session.
+    """
+
+    def __init__(
+        self,
+        remote: RemoteLink,
+        endpoint: Endpoint,
+        replica: Replica,
+        join: Join,
+        journal: Journal | None,
+    ) -> None:
+        self.store_id = remote.store_id
+        self.user = remote.user
+        self.remote = remote
+        self.sync = Sync(self)
+        self._replica = replica
+        self._join = join
+        self._journal = journal
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._pid = os.getpid()
+        self._listeners: tuple[Listener, ...] = ()
+        self._row_listeners: tuple[RowListener, ...] = ()
+        self._times: list[int] = []  # when each pending event was committed, milliseconds
+        self._present: dict[tuple[str, str], dict[str, Any]] = {}
+        self._connected = self._closed = self._paused = False
+        self._torn = False  # an action was not carried out to its end
+        self._other_log = False  # the server's log is another one, and has yet to be joined
+        self._aside: list[Wire] = []  # what was pending on another log, until the new one is here
+        self._error = ""
+        client, session = _names(journal)
+        pending = tuple(journal.pending) if journal else ()
+        self._session = self._begin(client, session, pending)
+        self._connection = Connection(self.store_id, endpoint, self._locate, self)
+
+    def _begin(self, client: str, session: str, pending: Sequence[Wire]) -> ClientSession:
+        """A machine that goes on from where the tables are."""
+        replica = self._replica
+        now = time.time_ns() // 1_000_000
+        self._times = (self._times + [now] * len(pending))[: len(pending)]
+        made = ClientSession(
+            self.store_id,
+            client,
+            session,
+            backend_id=replica.backend_id,
+            head=pending[0].parentSeqNum if pending else replica.applied,
+            applied=replica.applied,
+            pending=pending,
+            watch=True,
+        )
+        replica.confirm((), 0, self._as_events(made.state.pending), True)
+        return made
+
+    def start(self, patience: float) -> None:
+        """Connect, and wait until what the server has is here.
+
+        Args:
+            patience: seconds for which nothing may come.
+
+        Raises:
+            Unreachable: nothing came for that long; the connection goes on being tried.
+        """
+        self._connection.start()
+        deadline = time.monotonic() + patience
+        progress = Progress(f"Joining {self.store_id}", " events")
+        with self._changed:
+            began = seen = self._session.state.upstream_head
+            while not self._changed.wait_for(self._is_in_step, 0.1):
+                now = self._session.state.upstream_head
+                total = max(self._session.server_head, now)
+                progress.to(now - began, total - began)
+                if now != seen or self._connected:
+                    deadline, seen = time.monotonic() + patience, now
+                elif time.monotonic() > deadline:
+                    progress.close()
+                    raise Unreachable(f"The server at {self.where} cannot be joined: {self._error}")
+        progress.close()
+
+    def _is_in_step(self) -> bool:
+        return self._session.caught_up
+
+    # ---- what the protocol of links promises
+
+    @property
+    def where(self) -> str:
+        return self.remote.where
+
+    @property
+    def state(self) -> State:
+        if self._closed:
+            return "closed"
+        return "connected" if self._connected else "connecting"
+
+    def commit(
+        self,
+        events: Sequence[tuple[str, Mapping[str, Any]]],
+        commit_id: str,
+        *,
+        patience: float | None = None,
+    ) -> Receipt:
+        drafts = []
+        for place, (name, args) in enumerate(events, 1):
+            try:
+                drafts.append(draft(agent_schema, name, args, door=DOOR))
+            except InvalidEvent as error:
+                raise at_place(error, place, len(events)) from None
+        with self._changed:
+            self._check_open()
+            state = self._session.state
+            if len(state.pending) + len(drafts) > MAX_PENDING:
+                raise TooLarge(
+                    f"{len(state.pending):,} events wait for the server already, and {MAX_PENDING:,} may; "
+                    "store.flush() waits until they are there."
+                )
+            self._replica.check(drafts)
+            wires = self._number(drafts, state.local_head)
+            if self._journal is not None:
+                self._journal.add(wires)
+            first = state.local_head + 1
+            self._do(self._session.commit([(event.name, bytes(event.args).decode()) for event in wires]))
+            return Receipt(range(first, first + len(wires)), self._session.state.local_head)
+
+    def load(self, events: Sequence[tuple[str, Mapping[str, Any]]], commit_id: str) -> Receipt:
+        self.flush(self.remote.patience)
+        receipt = self.remote.commit(events, commit_id)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._session.state.upstream_head >= receipt.head or self._closed,
+                self.remote.patience,
+            )
+        return receipt
+
+    def query(self, sql: str, params: Params = None) -> Result:
+        self._check_open()
+        return Result(self._replica.query(sql, params, LIMITS))
+
+    def tables_of(self, sql: str) -> frozenset[str] | None:
+        return self._replica.tables_of(sql)
+
+    def table(self, name: str) -> pyarrow.Table:
+        self._check_open()
+        return self._replica.table(name)
+
+    def messages(
+        self, conversation: str, *, after: int | None = None, limit: int = 200
+    ) -> list[dict[str, Any]]:
+        self._check_open()
+        kind = agent_schema.tables["messages"]
+        rows = self._replica.tail("messages", conversation, after=after, limit=min(limit, 1_000))
+        return [jsonable(kind, row) for row in rows]
+
+    def row(self, table: str, key: str) -> dict[str, Any] | None:
+        self._check_open()
+        if table not in agent_schema.tables:
+            raise NotFound(f"There is no table {table!r}.")
+        row = self._replica.row(table, key)
+        return None if row is None else jsonable(agent_schema.tables[table], row)
+
+    def status(self) -> dict[str, Any]:
+        self._check_open()
+        return dict(self._replica.status())
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def end() -> None:
+            with self._lock:
+                self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return end
+
+    def watch(self, listener: RowListener) -> Callable[[], None]:
+        with self._lock:
+            self._row_listeners = (*self._row_listeners, listener)
+
+        def end() -> None:
+            with self._lock:
+                self._row_listeners = tuple(one for one in self._row_listeners if one is not listener)
+
+        return end
+
+    def flush(self, timeout: float) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._waiting() or self._session.refused or self._closed, timeout
+            )
+            left, refused = self._waiting(), self._session.refused
+            if not left:
+                return
+            if refused is not None:
+                raise _again(refused, f"The server refused what was committed here: {refused.message}")
+            if self._closed:
+                raise StoreClosed(f"The store {self.store_id!r} was closed with {left:,} events not sent.")
+            why = "" if self._connected else f" There is no connection: {self._error}"
+            raise Unreachable(f"{left:,} events did not reach the server within {timeout:g} s.{why}")
+
+    def close(self) -> None:
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+        if self._pid != os.getpid():  # a forked child has neither the thread nor the right to the files
+            return
+        self._join.close()
+        self._connection.close()
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
+            self._replica.close()
+        self.remote.close()
+        self._tell((), None)
+
+    # ---- ephemeral
+
+    def announce(self, state: Mapping[str, Any] | None) -> None:
+        with self._lock:
+            self._check_open()
+            self._do(self._session.presence(None if state is None else dict(state)))
+
+    def present(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return list(self._present.values())
+
+    # ---- what a user can do about the standing
+
+    def standing(self) -> Standing:
+        with self._lock:
+            session = self._session
+            pending = self._waiting()
+            status: Status
+            error = self._error
+            if self._closed:
+                status = "closed"
+            elif session.refused is not None:
+                status, error = "refused", session.refused.message
+            elif not self._connected:
+                status = "offline"
+            elif not session.caught_up:
+                status = "joining"
+            else:
+                status = "sending" if pending else "synced"
+            return Standing(status, pending, session.state.upstream_head, error)
+
+    def retry(self) -> None:
+        with self._lock:
+            self._check_open()
+            self._do(self._session.resume())
+        self.resume()
+
+    def discard(self) -> int:
+        with self._changed:
+            self._check_open()
+            pending = self._session.state.pending
+            try:
+                self._do(self._session.discard())
+            except ValueError:
+                raise Conflict("They are just being sent; try again when the server has answered.") from None
+            if pending:
+                self.sync.note(f"{len(pending):,} pending events were given up.")
+            return len(pending)
+
+    def pause(self) -> None:
+        self._paused = True
+        self._connection.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._connection.resume()
+
+    # ---- what the connection calls, in its thread
+
+    def opened(self) -> None:
+        with self._changed:
+            if self._torn:
+                self._mend()
+            if self._other_log:
+                self._connection.hangup(self._error)
+                return
+            self._connected = True
+            self._error = ""
+            self.sync.note(f"Connected to {self.where}.")
+            self._do(self._session.opened())
+        self._tell((), None)
+
+    def received(self, frame: str | bytes) -> None:
+        with self._lock:
+            self._do(self._session.receive(frame))
+
+    def closed(self, reason: str) -> None:
+        with self._changed:
+            was = self._connected
+            self._connected = False
+            self._present.clear()
+            self._session.closed()
+            self._error = "Paused." if self._paused else reason
+            if not self._closed:
+                self.sync.note(f"Offline: {self._error}" if was else f"Still offline: {self._error}")
+            self._changed.notify_all()
+        if was:
+            self._tell((), None)
+
+    def tick(self, now: float) -> None:
+        with self._lock:
+            self._do(self._session.tick(now))
+
+    def _locate(self) -> Endpoint:
+        """Before another attempt: where the server is; and if its log is another one, join that."""
+        try:
+            endpoint = self.remote.locate()
+            if self._other_log and not self._closed:
+                self._join_other_log()
+        except Exception as error:
+            with self._lock:
+                self._error = f"The store's new log cannot be joined: {error}"
+            endpoint = self.remote.endpoint
+        return endpoint
+
+    # ---- carrying out
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        """Carry out what the machine says; the lock is held."""
+        done = False
+        try:
+            for action in actions:
+                match action:
+                    case Send():
+                        self._connection.send(action.text)
+                    case Committed():
+                        self._commit_here(action.events)
+                    case Changed():
+                        self._take(action)
+                    case CaughtUp():
+                        self._caught_up()
+                    case Told():
+                        self._hear(action.values)
+                    case Refused():
+                        self.sync.note(f"Refused: {action.error.message}")
+                        self._tell((), None)
+                    case OtherLog():
+                        self._other_log = True
+                        self._connection.hangup("The store's log is another one: it was restored or reset.")
+                    case Hangup():
+                        self._connection.hangup(action.reason)
+            done = True
+        finally:
+            self._torn = self._torn or not done
+            self._changed.notify_all()
+
+    def _commit_here(self, events: Sequence[Wire]) -> None:
+        now = time.time_ns() // 1_000_000
+        self._times += [now] * len(events)
+        shown = [self._as_event(event, now) for event in events]
+        self._tell(shown, self._replica.add(shown))
+
+    def _take(self, change: Changed) -> None:
+        """The server's log has grown, or what is pending here has changed."""
+        if self._replica.backend_id is None and self._session.backend_id is not None:
+            self._replica.begin(self._session.backend_id)
+        if self._journal is not None:
+            backend_id = self._session.backend_id
+            if change.rebased or backend_id != self._journal.header.backendId:
+                self._journal.write(backend_id, change.pending)
+            else:
+                self._journal.done(change.confirmed, left=len(change.pending))
+        if change.rebased:
+            self.sync.note(_rebased(change))
+        del self._times[: change.confirmed]
+        del self._times[len(change.pending) :]
+        pending = self._as_events(change.pending)
+        self._tell(
+            change.events, self._replica.confirm(change.events, change.confirmed, pending, change.rebased)
+        )
+
+    def _caught_up(self) -> None:
+        self.sync.note(f"In step with the server at event {self._session.state.upstream_head:,}.")
+        if self._aside:
+            self._commit_again()
+
+    def _hear(self, values: Sequence[Mapping[str, Any]]) -> None:
+        for value in values:
+            if value.get("kind") == "agent":
+                self._replica.set_agent(_agent(value.get("state")))
+        hear(values, self._present)
+        self._tell((), None)
+
+    def _mend(self) -> None:
+        """An action failed half way (a full disk): go on from what the tables have and what is pending."""
+        session = self._session
+        if self._journal is not None:
+            self._journal.write(session.backend_id, session.state.pending)
+        self._session = self._begin(session.client_id, session.session_id, session.state.pending)
+        self._torn = False
+
+    def _join_other_log(self) -> None:
+        """Take the tables of the server's new log in place of the old one's, and what is pending with them."""
+        self._join(self._replica)
+        with self._changed:
+            old = self._session
+            self._aside += old.state.pending
+            if self._journal is not None:
+                self._journal.write(self._replica.backend_id, _chain(self._aside, self._replica.applied))
+            self._session = self._begin(old.client_id, old.session_id, ())
+            self._other_log = self._torn = False
+            self.sync.note("The store was restored or reset; its new log is joined.")
+        self._tell((), None)
+
+    def _commit_again(self) -> None:
+        """What was pending on another log becomes pending on this one, as far as it fits its tables."""
+        own: set[tuple[str, str]] = set()
+
+        def there(table: str, key: str) -> bool:
+            return (table, key) in own or self._replica.row(table, key) is not None
+
+        fitting: list[Draft] = []
+        for event in self._aside:
+            args = json.loads(bytes(event.args))
+            try:
+                one = draft(agent_schema, event.name, args, door=DOOR)
+                own |= fit(agent_schema, [one], there, there).keys()
+                fitting.append(one)
+            except AgentStoreError as error:
+                self.sync.rejected.append(Rejected(event.name, args, error.message))
+        self.sync.note(
+            f"{len(fitting):,} events that were pending are sent to the new log"
+            + (
+                f"; {len(self._aside) - len(fitting):,} do not fit it."
+                if len(fitting) < len(self._aside)
+                else "."
+            )
+        )
+        self._aside = []
+        state = self._session.state
+        wires = self._number(fitting, state.local_head)
+        if self._journal is not None:
+            self._journal.write(self._session.backend_id, (*state.pending, *wires))
+        if wires:
+            self._do(self._session.commit([(event.name, bytes(event.args).decode()) for event in wires]))
+
+    # ---- small things
+
+    def _waiting(self) -> int:
+        return len(self._session.state.pending) + len(self._aside)
+
+    def _number(self, drafts: Sequence[Draft], head: int) -> list[Wire]:
+        client, session = self._session.client_id, self._session.session_id
+        wires = []
+        for seq, one in enumerate(drafts, head + 1):
+            wire(one.name, one.args, seq, client, session)  # for its size
+            wires.append(Wire(one.name, msgspec.Raw(one.args.encode()), seq, seq - 1, client, session))
+        return wires
+
+    def _as_events(self, pending: Sequence[Wire]) -> list[Event]:
+        return [self._as_event(event, at) for event, at in zip(pending, self._times, strict=True)]
+
+    def _as_event(self, event: Wire, at: int) -> Event:
+        text = bytes(event.args).decode()
+        body = wire(event.name, text, event.seqNum, event.clientId, event.sessionId)
+        return Event(event.seqNum, at, self.user, body)
+
+    def _tell(self, events: Sequence[Event], changes: Sequence[RowChange] | None) -> None:
+        for listener in self._listeners:
+            listener(events)
+        if changes is None or changes:
+            for watcher in self._row_listeners:
+                watcher(changes)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed(f"The store {self.store_id!r} is closed; connect anew.")
+        if self._pid != os.getpid():
+            raise StoreClosed("This process was forked from the one that connected; connect anew in it.")
+
+
+def _names(journal: Journal | None) -> tuple[str, str]:
+    """The session's clientId and sessionId."""
+    if journal is not None:
+        return journal.header.clientId, journal.header.sessionId
+    return f"kernel-{secrets.token_hex(6)}", secrets.token_hex(8)
+
+
+def _agent(state: Any) -> dict[str, Any]:
+    """What the agent is doing, as far as the server's words can be understood."""
+    said = state if isinstance(state, Mapping) else {}
+    task, last = said.get("currentTask"), said.get("lastActivity")
+    try:
+        at = None if last is None else round(datetime.fromisoformat(last).timestamp() * 1000)
+    except (ValueError, TypeError):
+        at = None
+    return {
+        "isThinking": said.get("isThinking") is True,
+        "currentTask": task if isinstance(task, str) else None,
+        "lastActivity": at,
+    }
+
+
+def _chain(events: Sequence[Wire], head: int) -> list[Wire]:
+    """The events, numbered so that they follow ``head``."""
+    return [
+        Wire(event.name, event.args, seq, seq - 1, event.clientId, event.sessionId)
+        for seq, event in enumerate(events, head + 1)
+    ]
+
+
+def _rebased(change: Changed) -> str:
+    count, others = len(change.pending), len(change.events) - change.confirmed
+    return f"{count:,} pending events now follow {others:,} events of others."
+
+
+def _again(error: AgentStoreError, message: str) -> AgentStoreError:
+    """An error of the same kind, to be raised in another thread."""
+    kind = type(error)
+    made = kind.__new__(kind)
+    AgentStoreError.__init__(made, message, field=error.field)
+    return made
