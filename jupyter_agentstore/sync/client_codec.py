@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..core.errors import AgentStoreError, BackendIdMismatch, HeadMoved, InvalidEvent
-from ..core.events import Wire, encode_args, quote, replace_surrogates
+from ..core.events import Wire, encode_args, quote, replace_surrogates, split
 from .codec import _mask_surrogates, _unmask
 
 PING = '{"_tag":"Ping"}'
@@ -97,10 +97,9 @@ _frames = msgspec.json.Decoder(Pong | Chunk | Exit)
 _pages = msgspec.json.Decoder(list[Page])
 _values = msgspec.json.Decoder(list[Any])
 _numbers = msgspec.json.Decoder(Numbers)
-_events = msgspec.json.Decoder(Wire)
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
-_BAD = (msgspec.DecodeError, UnicodeError, RecursionError)
+_BAD = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 # ---- what a server sends
@@ -122,6 +121,8 @@ def decode(frame: str | bytes) -> Pong | Chunk | Exit:
     try:  # msgspec refuses the escape of half an emoji, which JSON allows
         mask, data = _mask_surrogates(frame.encode() if isinstance(frame, str) else bytes(frame))
         read = _frames.decode(data)
+        if isinstance(read, Exit):
+            read = Exit(read.requestId, replace_surrogates(json.loads(frame)["exit"]))
     except _BAD as error:
         raise Unreadable(str(error)) from None
     if isinstance(read, Chunk):
@@ -195,7 +196,7 @@ def event(body: msgspec.Raw, mask: bytes) -> Wire:
         Unreadable: it is no event.
     """
     try:
-        read = _events.decode(body)
+        read = split(body)
     except _BAD as error:
         raise Unreadable(str(error)) from None
     if mask:
