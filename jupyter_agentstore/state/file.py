@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _ARROW_ROWS = 300  # from here on Arrow is faster than the appender
+_CHUNK = 1 << 20  # bytes
 _PARAMETERS = 100  # keys that are named one by one in a statement
 
 
@@ -52,6 +53,7 @@ class StateFile(File):
         self.meta = meta
         self.damaged = False
         self._layouts = layouts
+        self._bytes: int | None = None  # a descriptor, for copies
         self.connect()
 
     def connect(self) -> None:
@@ -68,10 +70,18 @@ class StateFile(File):
         path: Path,
         alias: str,
         layouts: dict[str, Layout],
-        backend_id: str,
-        head: int,
+        backend_id: str | None,
+        head: int | None,
     ) -> StateFile | None:
         """The file, if it is there and belongs to this log; otherwise it is gone afterwards.
+
+        Args:
+            instance: to attach it to.
+            path: of the file.
+            alias: the catalog name that it gets.
+            layouts: of its tables.
+            backend_id: of the log; None takes the tables of any.
+            head: of the log; None if it is not known.
 
         Raises:
             StoreLocked: another process has it.
@@ -100,7 +110,12 @@ class StateFile(File):
             if _will_pass(error):
                 instance.detach(alias)
                 raise OSError(f"{path} cannot be read: {error}") from error
-        if meta is None or meta.backend_id != backend_id or not 0 <= meta.applied <= head:
+        fits = meta is not None and (
+            backend_id in (None, meta.backend_id)
+            and meta.applied >= 0
+            and (head is None or meta.applied <= head)
+        )
+        if meta is None or not fits:
             instance.detach(alias)
             discard(path)
             return None
@@ -267,6 +282,23 @@ class StateFile(File):
         """Bring everything from the WAL into the file."""
         self._writer.execute(f"checkpoint {self.alias}").fetchall()
 
+    def copy(self, path: Path) -> None:
+        """Copy the file; nobody may write to it meanwhile, and nothing may be left in its WAL.
+
+        The file is opened once and closed when it is detached: closing it sooner would drop the lock by which DuckDB
+        keeps other processes out, because that is one of the process and not of a descriptor.
+
+        Raises:
+            OSError: the copy cannot be written, or there is a WAL.
+        """
+        assert self.path is not None
+        if self._bytes is None:
+            self._bytes = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        wal = wal_of(self.path)
+        if wal.exists() and wal.stat().st_size:
+            raise OSError(f"{wal} holds what is not in the tables' file yet.")
+        copy_bytes(self._bytes, path)
+
     def reattach(self) -> None:
         """Let go of the file and take it again, after an error that made it unusable; nobody may be reading it.
 
@@ -291,6 +323,34 @@ class StateFile(File):
             self._attached = False
             self._appenders.clear()
             self.instance.detach(self.alias)
+            if self._bytes is not None:
+                os.close(self._bytes)
+                self._bytes = None
+
+
+def copy_bytes(source: int, path: Path) -> None:
+    """Make a file of what an open one holds, in the kernel and by sharing blocks where it can.
+
+    Raises:
+        OSError: it cannot be written; then it is not there.
+    """
+    try:
+        with open(path, "wb", opener=_private) as target:
+            size, place = os.fstat(source).st_size, 0
+            if hasattr(os, "copy_file_range"):
+                with suppress(OSError):  # not between these two file systems
+                    while place < size:
+                        place += os.copy_file_range(source, target.fileno(), size - place, place, place)
+            target.seek(place)
+            while chunk := os.pread(source, _CHUNK, place):
+                place += target.write(chunk)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def discard(path: Path) -> None:
@@ -316,11 +376,15 @@ def _registered(cursor: DuckDBPyConnection, keys: Sequence[str]) -> Iterator[Non
 
 
 class Readers:
-    """Cursors for readers of a file, which can be kept out while it is swapped or let go."""
+    """Cursors for readers of a file, which can be kept out while it is swapped or let go.
+
+    Attributes:
+        alias: the file's catalog name.
+    """
 
     def __init__(self, instance: Instance, alias: str) -> None:
         self._instance = instance
-        self._alias = alias
+        self.alias = alias
         self._changed = threading.Condition()
         self._idle: list[DuckDBPyConnection] = []
         self._busy = 0
@@ -342,11 +406,11 @@ class Readers:
             cursor = self._idle.pop() if self._idle else None
         try:
             if cursor is None:
-                cursor = self._instance.cursor(self._alias)
+                cursor = self._instance.cursor(self.alias)
             yield cursor
         except BaseException:
             if cursor is not None:  # nobody knows what state it was left in
-                self._instance.release(self._alias, cursor)
+                self._instance.release(self.alias, cursor)
                 cursor = None
             raise
         finally:

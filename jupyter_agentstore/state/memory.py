@@ -13,7 +13,7 @@ from ..core.events import Event
 from ..core.operations import Delete, Insert, Operation, Row, RowChange, Upsert, apply
 from ..core.schema import Schema
 from .keys import KeyIndex
-from .overlay import Batch, Counters
+from .overlay import Batch, Counters, RowCache
 from .place import Place
 from .reading import Reading, clean, failure, read
 from .tables import COMMITS, Layout
@@ -33,6 +33,10 @@ class File:
     def keys(self, table: str) -> Iterator[Sequence[str]]:
         """All keys of a table, in chunks."""
         raise NotImplementedError
+
+    def index(self, table: str) -> KeyIndex:
+        """Which keys a table has."""
+        return KeyIndex(self.keys(table))
 
     def tail(self, table: str, group: str, limit: int) -> list[Row]:
         """The last rows of a group, the last one first."""
@@ -260,6 +264,23 @@ class Memory:
         place.cache.put(key, found[0])
         return found[0]
 
+    def gather(self, table: str, keys: Sequence[str]) -> list[Row]:
+        """Those of many rows that are there: one query for all that only the file has."""
+        place = self._places[table]
+        place.near.clear()
+        self._bring_near(place, set(keys))
+        near, rows = place.near, place.rows
+        for key, row in near.items():
+            place.cache.put(key, row)
+        found = [rows[key] if key in rows else near.get(key) for key in keys]
+        return [row for row in found if row is not None]
+
+    def file_changed(self) -> None:
+        """What the file said may no longer hold; the rows that events changed here still do."""
+        self._tails.clear()
+        for place in self._places.values():
+            place.cache = RowCache()
+
     def _look(self, place: Place, key: str) -> tuple[bool, Row | None]:
         """The row of a key that is not among the changed ones, if it is known without asking the file."""
         if self.sealed is not None:
@@ -271,8 +292,7 @@ class Memory:
 
     def _index(self, place: Place) -> KeyIndex:
         if place.index is None:
-            name = place.name
-            place.index = KeyIndex(self._file.keys(name))
+            place.index = self._file.index(place.name)
         return place.index
 
     def has(self, table: str, key: str) -> bool:

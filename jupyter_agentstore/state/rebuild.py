@@ -7,15 +7,17 @@ is built beside it; whichever of them a killed process leaves behind, the next o
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.errors import ForeignFile
 from ..core.events import Event
 from ..core.schema import Schema
 from ..duck import Instance
 from .file import StateFile, discard, wal_of
-from .tables import Layout
+from .tables import Layout, layouts
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -63,6 +65,51 @@ def choose(
     if new is None:
         new = StateFile.make(instance, beside if old else path, new_alias, schema, tables, backend_id)
     return new, old
+
+
+def take(
+    instance: Instance, folder: Path, alias: str, schema: Schema, tables: dict[str, Layout]
+) -> StateFile | None:
+    """The file of a folder, of whatever log, if it was made with this schema; otherwise it is gone afterwards."""
+    path = folder / FILE
+    discard(folder / NEW_FILE)
+    file = StateFile.find(instance, path, alias, tables, None, None)
+    if file is not None and file.meta.schema != schema.hash:
+        file.detach()
+        discard(path)
+        return None
+    return file
+
+
+def install(
+    file: Path, instance: Instance, folder: Path, alias: str, schema: Schema, backend_id: str
+) -> None:
+    """Check a copy of a state's file and put it beside the one of a folder; see :func:`put_in_place`.
+
+    Raises:
+        ForeignFile: it is damaged, of another log or another schema; it is gone then.
+        OSError: it cannot be moved or opened.
+    """
+    beside = folder / NEW_FILE
+    if file != beside:
+        discard(beside)
+        shutil.move(file, beside)
+    beside.chmod(0o600)
+    found = StateFile.find(instance, beside, f"{alias}_n", layouts(schema), backend_id, None)
+    if found is None:
+        raise ForeignFile("What was to be installed are no tables of this store.")
+    found.detach()
+    if found.meta.schema != schema.hash:
+        discard(beside)
+        raise ForeignFile("What was to be installed are tables of another schema.")
+
+
+def put_in_place(folder: Path) -> None:
+    """Put a new file in the place of the old one; neither is attached."""
+    discard(folder / FILE)
+    (folder / NEW_FILE).replace(folder / FILE)
+    if wal_of(folder / NEW_FILE).exists():
+        wal_of(folder / NEW_FILE).replace(wal_of(folder / FILE))
 
 
 def replace(new: StateFile, old: StateFile) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import StoreClosed
+from ..core.errors import NotFound, Rebuilding, StoreClosed
 from ..core.events import Event
 from ..core.operations import Row, RowChange
 from ..core.schema import Schema
@@ -20,7 +20,7 @@ from ..duck import Instance
 from .file import Readers, StateFile, discard, is_of_the_file
 from .memory import Memory
 from .overlay import Batch, Counters
-from .rebuild import catch_up, choose, replace
+from .rebuild import catch_up, choose, replace, take
 from .tables import COMMITS, Layout, check_document, commit_key, layouts
 
 if TYPE_CHECKING:
@@ -91,9 +91,39 @@ class State:
         file, old = choose(instance, folder, alias, schema, tables, backend_id, head)
         return cls(schema, tables, file, old)
 
+    @classmethod
+    def take(cls, instance: Instance, folder: Path, alias: str, schema: Schema) -> State | None:
+        """Take up the tables that a folder has, of whatever log: a copy's, which has no log of its own to ask.
+
+        Returns:
+            None if there are none that were made with this schema; others are gone.
+
+        Raises:
+            StoreLocked: another process has the file.
+            OSError: it cannot be opened.
+        """
+        tables = layouts(schema)
+        file = take(instance, folder, alias, schema, tables)
+        return None if file is None else cls(schema, tables, file, None)
+
+    @property
+    def backend_id(self) -> str:
+        """Of the log that the tables follow."""
+        return self._file.meta.backend_id
+
     @property
     def rebuilding(self) -> bool:
         return self._old is not None
+
+    @property
+    def catalog(self) -> str:
+        """The name that DuckDB has for the tables, in front of theirs."""
+        return self._readers.alias
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        """How each table is laid out."""
+        return self._layouts
 
     @property
     def readable(self) -> int:
@@ -310,6 +340,31 @@ class State:
             self._check_open()
             self._file.checkpoint()
 
+    def copy(self, path: Path) -> int:
+        """Make a copy of the tables' file that is whole without a WAL. Readers go on; nothing is written meanwhile.
+
+        Returns:
+            The last event whose effect is in it.
+
+        Raises:
+            NotFound: the tables are in memory.
+            Rebuilding: they are being rebuilt.
+            OSError: the file cannot be written or read.
+            StoreClosed: the state is closed.
+        """
+        with self._flushing:
+            self._check_open()
+            if self._file.path is None:
+                raise NotFound("The tables are in memory; there is no file to copy.")
+            if self._old is not None:
+                raise Rebuilding(
+                    "The tables are being rebuilt for a changed schema; a copy is to be had afterwards."
+                )
+            self.flush()
+            self._file.checkpoint()
+            self._file.copy(path)
+            return self.flushed
+
     def close(self) -> None:
         """Write what has been applied and let go of everything. A second call does nothing."""
         with self._flushing:
@@ -339,6 +394,12 @@ class State:
             self._check_open()
             row = self._memory.find(table, key)
             return dict(row) if row else None
+
+    def fetch(self, table: str, keys: Sequence[str]) -> list[Row]:
+        """Those of many rows that are there, as of the last applied event, by one query at most; see :meth:`row`."""
+        with self._lock:
+            self._check_open()
+            return self._memory.gather(table, keys)
 
     def has(self, table: str, key: str) -> bool:
         """Whether the row is there as of the last applied event."""

@@ -47,11 +47,13 @@ class Checked:
         patterns: what its parameters are used for; their values are to be checked with it.
         bulky: whether single values of its answer can be large, as those of ``list`` and ``string_agg``.
         repeating: whether a join may repeat such values from row to row of the answer.
+        tables: that it reads, as they are spelled in the schema.
     """
 
     patterns: Patterns
     bulky: bool = False
     repeating: bool = False
+    tables: frozenset[str] = frozenset()
 
 
 def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Checked:
@@ -94,7 +96,7 @@ def check(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Check
     except (KeyError, TypeError, AttributeError) as error:
         raise QueryRefused(_UNKNOWN) from error
     bulky = bool(column.gathered or column.copied or column.running)
-    return Checked(checker.patterns, bulky, repeating=bool(column.copied))
+    return Checked(checker.patterns, bulky, bool(column.copied), frozenset(checker.read))
 
 
 def _parse(cursor: DuckDBPyConnection, sql: str) -> list[Node]:
@@ -151,6 +153,7 @@ class _Checker(Expressions):
     def __init__(self, tables: frozenset[str]) -> None:
         super().__init__()
         self._tables = {folded(name): name for name in tables}
+        self.read: set[str] = set()
         self._sources = 0
         self._recursive = False
 
@@ -303,6 +306,7 @@ class _Checker(Expressions):
             raise QueryRefused(
                 f"There is no table {given[:80]!r} here; there are {', '.join(sorted(self._tables.values()))}."
             )
+        self.read.add(self._tables[name])
         return Shape(STORED, STORED * 2, 16, None)
 
     def _table_function(self, node: Node, scope: Scope) -> Shape:
