@@ -283,21 +283,47 @@ class StateFile(File):
         self._writer.execute(f"checkpoint {self.alias}").fetchall()
 
     def copy(self, path: Path) -> None:
-        """Copy the file; nobody may write to it meanwhile, and nothing may be left in its WAL.
+        """Make a copy of the file that needs no WAL; nobody may write to it meanwhile.
 
         The file is opened once and closed when it is detached: closing it sooner would drop the lock by which DuckDB
         keeps other processes out, because that is one of the process and not of a descriptor.
 
         Raises:
-            OSError: the copy cannot be written, or there is a WAL.
+            OSError: the copy cannot be written; then it is not there.
         """
+        import duckdb
+
         assert self.path is not None
+        with suppress(duckdb.TransactionException):  # a reader has been at it since before the last write
+            self.checkpoint()
         if self._bytes is None:
             self._bytes = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        wal = wal_of(self.path)
-        if wal.exists() and wal.stat().st_size:
-            raise OSError(f"{wal} holds what is not in the tables' file yet.")
-        copy_bytes(self._bytes, path)
+        discard(path)
+        try:
+            copy_bytes(self._bytes, path)
+            if wal_of(self.path).exists():
+                with wal_of(self.path).open("rb") as wal:
+                    copy_bytes(wal.fileno(), wal_of(path))
+                self._absorb(path)
+        except BaseException:
+            discard(path)
+            raise
+
+    def _absorb(self, path: Path) -> None:
+        """Bring into a copy what its WAL holds."""
+        import duckdb
+
+        alias = f"{self.alias}_c"
+        try:
+            self.instance.attach(path, alias)
+            try:
+                self.instance.cursor(alias).execute(f"checkpoint {alias}").fetchall()
+            finally:
+                self.instance.detach(alias)
+        except duckdb.Error as error:
+            raise OSError(f"{path} cannot be made: {error}") from error
+        if wal_of(path).exists():
+            raise OSError(f"{path} still has a WAL.")
 
     def reattach(self) -> None:
         """Let go of the file and take it again, after an error that made it unusable; nobody may be reading it.
@@ -332,21 +358,19 @@ def copy_bytes(source: int, path: Path) -> None:
     """Make a file of what an open one holds, in the kernel and by sharing blocks where it can.
 
     Raises:
-        OSError: it cannot be written; then it is not there.
+        OSError: it cannot be written.
     """
-    try:
-        with open(path, "wb", opener=_private) as target:
-            size, place = os.fstat(source).st_size, 0
-            if hasattr(os, "copy_file_range"):
-                with suppress(OSError):  # not between these two file systems
-                    while place < size:
-                        place += os.copy_file_range(source, target.fileno(), size - place, place, place)
-            target.seek(place)
-            while chunk := os.pread(source, _CHUNK, place):
-                place += target.write(chunk)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    with open(path, "wb", opener=_private) as target:
+        size, place = os.fstat(source).st_size, 0
+        if hasattr(os, "copy_file_range"):
+            with suppress(OSError):  # not between these two file systems
+                while place < size and (
+                    copied := os.copy_file_range(source, target.fileno(), size - place, place)
+                ):
+                    place += copied
+        target.seek(place)
+        while chunk := os.pread(source, _CHUNK, place):
+            place += target.write(chunk)
 
 
 def _private(path: str, flags: int) -> int:

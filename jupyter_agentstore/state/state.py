@@ -343,6 +343,9 @@ class State:
     def copy(self, path: Path) -> int:
         """Make a copy of the tables' file that is whole without a WAL. Readers go on; nothing is written meanwhile.
 
+        Args:
+            path: of the copy, which DuckDB must be allowed to attach: in the folder of the stores.
+
         Returns:
             The last event whose effect is in it.
 
@@ -361,7 +364,6 @@ class State:
                     "The tables are being rebuilt for a changed schema; a copy is to be had afterwards."
                 )
             self.flush()
-            self._file.checkpoint()
             self._file.copy(path)
             return self.flushed
 
