@@ -27,8 +27,6 @@ from jupyter_agentstore.sync.client_session import (
 from tests.sync.client import Client, contents, done, event, failed, online, page
 from tests.sync.peer import Log, Peer
 
-ACK = {"_tag": "Ack", "requestId": "1"}
-
 
 def kinds(client: Client) -> list[type]:
     return [type(action) for action in client.new()]
