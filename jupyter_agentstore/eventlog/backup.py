@@ -7,6 +7,7 @@ check on their way, so that a backup is never of something broken. Tables are no
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -126,6 +127,53 @@ def restore(from_: Path, folder: Path, progress: Progress | None = None, *, forc
             put(temporary, path)
             lock.unclean = True  # replies may be owed: the next server looks
         return Report(path, meta.backend_id, source.head, source.head, source.last_recorded_at, kept=kept)
+
+
+def renew(folder: Path, *, keep: bool) -> Report:
+    """Give a store an empty log with a new ``backend_id``, complete or not at all.
+
+    Args:
+        folder: the store's, whose lock the caller holds and whose files nobody has open.
+        keep: keep the old log beside it, as :attr:`Report.kept` says.
+
+    Raises:
+        OSError: the log cannot be written; the old one is as it was.
+    """
+    path = folder / FILE
+    with _instance() as instance:
+        temporary = path.with_name(f"{path.name}.new")
+        discard(temporary)
+        meta = new_meta(LOG)
+        build(instance, temporary, _TARGET, meta)
+        kept = _set_aside(instance, path) if _lexists(path) else None
+        for name in _STATE:
+            (folder / name).unlink(missing_ok=True)
+        put(temporary, path)
+        if kept is not None and not keep:
+            discard(kept)
+            kept = None
+        return Report(path, meta.backend_id, 0, 0, 0, kept=kept)
+
+
+def remove(folder: Path) -> None:
+    """Remove a store's folder with everything in it; at no moment is it there in part.
+
+    Args:
+        folder: the store's, whose lock the caller holds and whose files nobody has open.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.deleted")
+    folder.rename(aside)
+    sync(folder.parent)
+    shutil.rmtree(aside)
+
+
+def count(folder: Path) -> Report:
+    """What a log that nobody has open says of itself, without reading every event. Raises as :func:`verify`."""
+    with _closed_log(folder) as log:
+        return Report(folder / FILE, log.backend_id, log.head, log.head, log.last_recorded_at)
 
 
 def verify(path: Path, progress: Progress | None = None) -> Report:

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +24,8 @@ if sys.platform != "win32":
     import fcntl
 
 FILE = "lock"
+_ASLEEP = "asleep"
+_LONGEST = 10_000  # bytes of a lock file that are read
 _TRIES = 6
 _PAUSE = 0.01
 
@@ -44,20 +46,31 @@ class Lock:
 
     Attributes:
         unclean: whether the last holder crashed, or left replies waiting (see :func:`unclean`).
+        left: what the last holder said of itself, if it did not let go in an orderly way.
     """
 
-    def __init__(self, handle: int, unclean: bool) -> None:
+    def __init__(self, handle: int) -> None:
         self._handle = handle
-        self.unclean = unclean
+        self._owner: Mapping[str, object] = {}
+        self.left = _said(os.pread(handle, _LONGEST, 0))
+        self.unclean = os.fstat(handle).st_size > 0 and self.left.get(_ASLEEP) is not True
         _held.add(self)
 
     @classmethod
-    def take(cls, folder: Path, owner: Mapping[str, object] | None = None) -> Lock:
+    def take(
+        cls,
+        folder: Path,
+        owner: Mapping[str, object] | Callable[[], Mapping[str, object]] | None = None,
+        *,
+        tries: int = _TRIES,
+    ) -> Lock:
         """Take the lock of a folder, which must be there.
 
         Args:
             folder: the store's.
-            owner: what others are told beside ``pid`` and ``host``, such as the server's ``url``; JSON values.
+            owner: what others are told beside ``pid`` and ``host``, such as the server's ``url``; JSON values. A
+                function is called once the lock is ours.
+            tries: how often to look whether it is free, 10 ms apart.
 
         Raises:
             StoreLocked: somebody has it, in another process or in this one; ``owner`` says who.
@@ -67,7 +80,7 @@ class Lock:
         if sys.platform == "win32":
             raise OSError("Stores on disk need flock, which Windows has not; use WSL, or a store in memory.")
         path = folder / FILE
-        for attempt in range(_TRIES):
+        for attempt in range(tries):
             if attempt:  # somebody may only be looking, or may not have written yet who he is
                 time.sleep(_PAUSE)
             handle = _open(path)
@@ -76,14 +89,34 @@ class Lock:
                     continue
                 if not _is_at(handle, path):  # the folder was removed and made anew
                     continue
-                lock = cls(handle, os.fstat(handle).st_size > 0)
-                lock._write({"pid": os.getpid(), "host": socket.gethostname(), **(owner or {})})
+                lock = cls(handle)
+                more = owner() if callable(owner) else owner or {}
+                lock._owner = {"pid": os.getpid(), "host": socket.gethostname(), **more}
+                lock._write(lock._owner)
                 handle = -1
                 return lock
             finally:
                 if handle >= 0:
                     os.close(handle)
         raise _locked(folder)
+
+    def rest(self, work_waiting: bool = False) -> None:
+        """Say that the store is closed although its lock is held; should we be killed, that is no crash of it.
+
+        Args:
+            work_waiting: it is all the same to be opened again without being asked for.
+        """
+        if self._handle >= 0 and not work_waiting:
+            self._write({**self._owner, _ASLEEP: True})
+
+    def wake(self) -> None:
+        """Say that the store is open again.
+
+        Raises:
+            OSError: that cannot be written.
+        """
+        if self._handle >= 0:
+            self._write(self._owner)
 
     def release(self, work_waiting: bool = False) -> None:
         """Let go of the folder. A second call does nothing.
@@ -145,7 +178,8 @@ def unclean(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        return os.fstat(handle).st_size > 0 and _flock(handle, path, fcntl.LOCK_SH)
+        said = os.pread(handle, _LONGEST, 0)
+        return bool(said) and _said(said).get(_ASLEEP) is not True and _flock(handle, path, fcntl.LOCK_SH)
     finally:
         os.close(handle)
 
@@ -153,10 +187,9 @@ def unclean(folder: Path) -> bool:
 def owner_of(folder: Path) -> dict[str, object]:
     """What the lock file says of its last holder; empty when it says nothing."""
     try:
-        owner = json.loads((folder / FILE).read_bytes())
-    except (OSError, ValueError):
+        return _said((folder / FILE).read_bytes())
+    except OSError:
         return {}
-    return owner if isinstance(owner, dict) else {}
 
 
 def network_filesystem(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
@@ -184,6 +217,14 @@ def network_filesystem(path: Path, mounts: Path = Path("/proc/self/mountinfo")) 
             found, depth = after.split(" ")[0], len(point.parts)
     remote = found in _NETWORK or (found.startswith("fuse") and found not in _LOCAL_FUSE)
     return found if remote else None
+
+
+def _said(content: bytes) -> dict[str, object]:
+    try:
+        owner = json.loads(content)
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def _open(path: Path) -> int:

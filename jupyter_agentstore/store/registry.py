@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.agent_schema import agent_schema
-from ..core.errors import NotFound, StoreClosed
+from ..core.errors import InvalidRequest, NotFound, StoreClosed
 from ..core.limits import store_id as check_id
 from ..core.schema import Schema
 from ..duck import Instance
 from ..eventlog.lock import unclean
 from .awake import Place
-from .store import Store
+from .store import Deleted, Store
+
+if TYPE_CHECKING:
+    from ..eventlog.backup import Report
+    from ..eventlog.contract import Progress
+    from .care import About
+    from .hosting import Hosting
+    from .peers import Peers
 
 _CHECKPOINT = (
     "64MB"  # of tables' WAL; by default 16 MB, which makes a rebuild spend more on it than on writing
@@ -29,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 class Registry:
     """Stores in a folder, one subfolder each.
+
+    A store that another process of the same user has open is used there; see ``life``.
 
     Args:
         folder: where they are; None keeps them in memory for as long as the registry is open.
@@ -57,6 +66,8 @@ class Registry:
         self._threads = threads
         self._guard = threading.Lock()
         self._place: Place | None = None
+        self._peers: Peers | None = None
+        self._hosting: Hosting | None = None
         self._stores: dict[str, Store] = {}
         self._listeners: list[Callable[[Store], None]] = []
         self._closed = threading.Event()
@@ -72,11 +83,27 @@ class Registry:
         Raises:
             InvalidStoreId: the id breaks the rule.
             NotFound: it is not there, and ``create`` is false.
-            StoreLocked: another process has it.
+            StoreLocked: another process has it that cannot be asked: another user's, or one with another schema.
             DamagedLog, ForeignFile: its log cannot be read.
             OSError: its files cannot be made.
             StoreClosed: the registry was closed.
         """
+        while True:
+            store = self._known(store_id, create=create)
+            try:
+                store.wake()
+            except Deleted:
+                self._forget(store, ended=True)
+                if not create:
+                    raise NotFound(f"There is no store {store_id!r}.") from None
+                continue
+            except BaseException:
+                self._forget(store)
+                raise
+            return store
+
+    def _known(self, store_id: str, *, create: bool) -> Store:
+        """The store with an id, awake or not."""
         check_id(store_id)
         with self._guard:
             if self._closed.is_set():
@@ -92,27 +119,22 @@ class Registry:
             if self._sweeper is None and self.folder is not None:
                 self._sweeper = threading.Thread(target=self._sweep, name="agentstore-sweeper", daemon=True)
                 self._sweeper.start()
-        try:
-            store.wake()
-        except BaseException:
-            self._forget(known, store)
-            raise
-        return store
+            return store
 
     def ids(self) -> list[str]:
         """The ids of all stores that are there, sorted."""
         with self._guard:
-            found = {store.id for store in self._stores.values() if store.backend_id}
+            found = {store.id for store in self._stores.values() if store.backend_id and not store.ended}
         return sorted(found | set(self._on_disk()), key=str.casefold)
 
     def on_wake(self, listener: Callable[[Store], None]) -> None:
-        """Call the listener with each store when it is opened or woken, in whichever thread does so.
+        """Call the listener with each store when its files are opened in this process, in whichever thread does so.
 
-        Stores that are awake already are told of at once.
+        Stores that are open already are told of at once.
         """
         with self._guard:
             self._listeners.append(listener)
-            awake = [store for store in self._stores.values() if not store.asleep]
+            awake = [store for store in self._stores.values() if store.own]
         for store in awake:
             _tell(listener, store)
 
@@ -121,6 +143,87 @@ class Registry:
         if self.folder is None:
             return []
         return [name for name in self._on_disk() if unclean(self.folder / name)]
+
+    # ---- looking after stores
+
+    def about(self, store_id: str) -> About:
+        """What there is to know of a store without reading its events, wherever it is open.
+
+        Raises:
+            NotFound: there is no such store.
+            StoreLocked: a process has it that cannot be asked.
+            ForeignFile, DamagedLog: its log cannot be opened.
+        """
+        from .care import about
+
+        store, folder = self._cared_for(store_id)
+        return about(store, folder, self._open_peers())
+
+    def verify(self, store_id: str, progress: Progress | None = None) -> Report:
+        """Read a store's whole log and check it, wherever it is open. Raises as :meth:`about`."""
+        from .care import verify
+
+        store, folder = self._cared_for(store_id)
+        return verify(store.id, folder, self._open_peers(), progress)
+
+    def reset(self, store_id: str, *, purge: bool = False) -> tuple[str, str | None]:
+        """Give a store an empty log with a new ``backendId``, wherever it is open.
+
+        Args:
+            store_id: which one.
+            purge: do not keep the old log beside the new one.
+
+        Returns:
+            The new ``backendId``, and the path of the old log.
+
+        Raises:
+            NotFound: there is no such store.
+            StoreLocked: a process has it that cannot be asked.
+            OSError: the log cannot be written.
+        """
+        from .care import reset
+
+        store, folder = self._cared_for(store_id)
+        try:
+            return reset(store, folder, self._open_peers(), purge=purge)
+        finally:
+            self._forget(store)
+
+    def delete(self, store_id: str) -> None:
+        """Remove a store with everything in it, wherever it is open. Raises as :meth:`reset`."""
+        from .care import delete
+
+        store, folder = self._cared_for(store_id)
+        try:
+            delete(store, folder, self._open_peers())
+        finally:
+            self._forget(store, ended=not folder.exists())
+
+    def _cared_for(self, store_id: str) -> tuple[Store, Path]:
+        if self.folder is None:
+            raise InvalidRequest("Stores in memory need no care.")
+        store = self._known(store_id, create=False)
+        return store, self.folder / store.id
+
+    # ---- for other processes
+
+    def mine(self, store_id: str) -> Store | None:
+        """A store that this process has, open or asleep."""
+        store = self._stores.get(store_id.casefold())
+        return store if store is not None and store.mine else None
+
+    def manage(self, name: str, store_id: str, args: Sequence[Any]) -> Any:
+        """``about``, ``reset`` or ``delete``, asked for by another process."""
+        store = self.mine(store_id)
+        if store is None:
+            raise StoreClosed(f"The store {store_id!r} is not open here.")
+        if name == "reset":
+            return self.reset(store_id, purge=bool(args[0]))
+        if name == "delete":
+            return self.delete(store_id)
+        return store.backend_id, store.head
+
+    # ---- the end
 
     def sleep(self, idle_seconds: float = 0.0) -> int:
         """Put to sleep every store that nobody has used for a while; how many are asleep now."""
@@ -149,6 +252,10 @@ class Registry:
                 store.close()
             except Exception:
                 _log.exception("The store %r was not closed cleanly.", store.id)
+        if self._hosting is not None:
+            self._hosting.close()
+        if self._peers is not None:
+            self._peers.close()
         if place is not None:
             place.states.close()
             place.logs.close()
@@ -166,13 +273,28 @@ class Registry:
                 locked=True,
                 settings={"checkpoint_threshold": _CHECKPOINT},
             )
-            self._place = Place(self.folder, logs, states, self._owner)
+            peers = self._open_peers() if self.folder is not None else None
+            self._place = Place(self.folder, logs, states, self._said, peers)
         return self._place
+
+    def _open_peers(self) -> Peers:
+        from .hosting import Hosting
+        from .peers import Peers
+
+        if self._peers is None:
+            self._hosting = Hosting(self)
+            self._peers = Peers(self._hosting.serve)
+        return self._peers
+
+    def _said(self) -> Mapping[str, object]:
+        """What lock files say of this process, once it has one."""
+        address = self._peers.address() if self._peers is not None else None
+        return {**self._owner, "socket": str(address)} if address else self._owner
 
     def _on_disk(self) -> list[str]:
         if self.folder is None or not self.folder.is_dir():
             return []
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{_LOG_FILE}"))
+        return sorted(path.parent.name for path in self.folder.glob(f"[!.]*/{_LOG_FILE}"))
 
     def _spelling(self, store_id: str) -> str | None:
         """A store's id as it was first spelled, or None if there is none."""
@@ -183,10 +305,11 @@ class Registry:
         wanted = store_id.casefold()
         return next((name for name in self._on_disk() if name.casefold() == wanted), None)
 
-    def _forget(self, known: str, store: Store) -> None:
-        """Drop a store that could not be opened, so that it is looked for anew."""
+    def _forget(self, store: Store, *, ended: bool = False) -> None:
+        """Drop a store that could not be opened, or is no more, so that it is looked for anew."""
+        known = store.id.casefold()
         with self._guard:
-            if not store.backend_id and self._stores.get(known) is store:
+            if (ended or not store.backend_id) and self._stores.get(known) is store:
                 del self._stores[known]
 
     def _woken(self, store: Store) -> None:

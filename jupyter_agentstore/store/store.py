@@ -1,8 +1,7 @@
-"""A store as its users hold it: commits in, events and tables out, asleep or awake.
+"""A store as its users hold it: commits in, events and tables out, asleep or awake, here or in another process.
 
-What belongs here: the calls, and waking and sleeping around them. A store is awake while somebody uses or holds it;
-asleep it keeps its listeners, its head and its ``backendId``, and no files. All of it may be called from any thread;
-what waits says so.
+What belongs here: the calls, and who is told of what. Whose files it has at a moment is the business of ``life``.
+All of it may be called from any thread; what waits says so.
 """
 
 from __future__ import annotations
@@ -12,57 +11,36 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import msgspec
-
-from ..core.errors import (
-    AgentStoreError,
-    Conflict,
-    InvalidRequest,
-    NotFound,
-    Rebuilding,
-    StoreClosed,
-    TooLarge,
-)
+from ..core.errors import AgentStoreError, InvalidRequest, NotFound, StoreClosed, TooLarge
 from ..core.events import Event, Wire
 from ..core.limits import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS
 from ..core.operations import Row, RowChange
-from ..core.rows import iso
 from ..core.schema import Schema
-from ..eventlog import MemoryLog
-from ..state.query import Limits, run
-from .awake import Awake, Place
+from ..state.query import Limits
+from .awake import BESIDE, Awake, Place
+from .backing import Answer, Backing
 from .commits import Commit, Draft, Push, Receipt
-from .snapshots import Snapshot, Snapshots
+from .guest import Guest
+from .life import Deleted, Life
+from .listeners import Listeners
+from .snapshots import Snapshot
 
 if TYPE_CHECKING:
     import pyarrow
 
-_log = logging.getLogger(__name__)
-_Item = TypeVar("_Item")
+__all__ = ["BESIDE", "DEFAULT_LIMITS", "Answer", "Deleted", "Store"]
 
-BESIDE = frozenset({"events", "anomalies", "agentState"})
-"""Tables that every store has beside its schema's."""
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 DEFAULT_LIMITS = Limits()
 
-_FAR = 20_000  # events that tables may be behind for a commit, or the end of a store, to wait for them
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a query gave.
-
-    Attributes:
-        table: the rows, a ``pyarrow.Table``.
-        seq: the tables were as of this event.
-        stale: they are being rebuilt, and this is from the old ones.
-    """
-
-    table: pyarrow.Table
-    seq: int
-    stale: bool
+_PAGE = 1_000  # events told at once to listeners that have missed some
+_PAGE_BYTES = 8_000_000
 
 
 class Store:
@@ -71,33 +49,28 @@ class Store:
     Attributes:
         id: as it was first spelled.
         schema: what its events mean.
+        told: the last event that listeners have heard of.
     """
 
     def __init__(self, place: Place, store_id: str, schema: Schema, on_wake: Callable[[Store], None]) -> None:
         self.id = store_id
         self.schema = schema
-        self._place = place
+        self.told = 0
         self._on_wake = on_wake
-        self._memory_log = MemoryLog() if place.folder is None else None
-        self._snapshots = Snapshots(place.folder / store_id) if place.folder else None
-        self._guard = threading.Condition()
-        self._listening = threading.Lock()  # of its own: the store's threads take it, which others wait for
-        self._falling_asleep = False
-        self._awake: Awake | None = None
-        self._users = 0
-        self._used = time.monotonic()
-        self._closed = False
+        self._telling = threading.Lock()  # of its own: the store's threads take it, which others wait for
         self._backend_id = ""
-        self._head = 0
-        self._event_listeners: tuple[Callable[[Sequence[Event]], None], ...] = ()
-        self._row_listeners: tuple[Callable[[Sequence[RowChange]], None], ...] = ()
-        self._agent_listeners: tuple[Callable[[Mapping[str, Any]], None], ...] = ()
-        self._message_listeners: tuple[Callable[[bytes], None], ...] = ()
-        self._agent: dict[str, Any] = {"isThinking": False, "currentTask": None, "lastActivity": None}
+        self._events: Listeners[Sequence[Event]] = Listeners()
+        self._rows: Listeners[Sequence[RowChange]] = Listeners()
+        self._agents: Listeners[Mapping[str, Any]] = Listeners()
+        self._messages: Listeners[bytes] = Listeners()
+        self._replaced: Listeners[bool] = Listeners()
+        self._agent: Mapping[str, Any] = {"isThinking": False, "currentTask": None, "lastActivity": None}
+        self._life = Life(place, store_id, schema, self)
 
     def __repr__(self) -> str:
-        asleep = "" if self._awake else ", asleep"
-        return f"<Store {self.id!r} at event {self.head}{asleep}>"
+        backing = self._life.backing
+        state = ", asleep" if backing is None else "" if backing.own else ", in another process"
+        return f"<Store {self.id!r} at event {self.head}{state}>"
 
     @property
     def backend_id(self) -> str:
@@ -106,22 +79,40 @@ class Store:
 
     @property
     def head(self) -> int:
-        """The last event's number."""
-        awake = self._awake
-        return awake.log.head if awake else self._head
+        """The last event's number. Of a store in another process, as of the last call or news."""
+        return self._life.head
 
     @property
     def asleep(self) -> bool:
-        """Whether the store's files are closed."""
-        return self._awake is None
+        """Whether nothing is open for the store."""
+        return self._life.backing is None
+
+    @property
+    def own(self) -> bool:
+        """Whether its files are open in this process."""
+        backing = self._life.backing
+        return backing is not None and backing.own
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was deleted."""
+        return self._life.ended
+
+    @property
+    def mine(self) -> bool:
+        """Whether this process has the store, be it asleep."""
+        return self._life.mine
+
+    @property
+    def ready(self) -> bool:
+        """Whether a commit or push is taken without waiting for files that are opened or closed."""
+        return self._life.ready
 
     @property
     def progress(self) -> tuple[int, int] | None:
-        """While the tables are rebuilt: ``(done, total)`` events; otherwise None."""
-        awake = self._awake
-        if awake is None or not awake.state.rebuilding:
-            return None
-        return awake.state.applied, awake.log.head
+        """While the tables are rebuilt in this process: ``(done, total)`` events; otherwise None."""
+        backing = self._life.backing
+        return None if backing is None else backing.progress
 
     # ---- in
 
@@ -140,7 +131,8 @@ class Store:
         Raises:
             InvalidRequest: there are no events.
             TooLarge: there are too many.
-            StoreClosed: the store was closed.
+            StoreClosed: the store was closed. In the future, if the process that had the store went away and there is
+                no commit id: the events may have been written, or not.
         """
         if not drafts:
             raise InvalidRequest("A commit needs at least one event.", field="events")
@@ -150,11 +142,7 @@ class Store:
         if size > MAX_COMMIT_BYTES:
             raise TooLarge(f"A commit may have {MAX_COMMIT_BYTES:,} bytes; this one has {size:,}.")
         entry = Commit(drafts, actor, commit_id)
-        with self._use() as awake:
-            far = awake.projector.resuming and awake.log.head - awake.state.applied > _FAR
-            if awake.state.rebuilding or far:
-                self._refuse_rebuilding(awake)
-            awake.writer.put(entry)
+        self._life.put(entry)
         return entry.future
 
     def push(self, batch: Sequence[Wire], *, actor: str, backend_id: str | None) -> Future[int]:
@@ -176,32 +164,32 @@ class Store:
         if not batch:
             raise InvalidRequest("A push needs at least one event.", field="batch")
         entry = Push(batch, actor, backend_id)
-        with self._use() as awake:
-            awake.writer.put(entry)
+        self._life.put(entry)
         return entry.future
 
     def set_agent(self, *, isThinking: bool, currentTask: str | None) -> None:
         """Say what the agent is doing: the server session's ``agentState``."""
         now = time.time_ns() // 1_000_000
         document = {"isThinking": isThinking, "currentTask": currentTask, "lastActivity": now}
-        self._agent = document
-        _tell(self._agent_listeners, document)
-        with self._use() as awake:
-            awake.state.document(document)
-            awake.projector.touch()
+
+        def set_(backing: Backing) -> None:
+            if backing.own:  # otherwise the news come back from the process that has the store
+                self._agent = document
+                self._agents.tell(document)
+            backing.set_agent(document)
+
+        self._life.call(set_)
 
     # ---- out
 
     def read(self, after: int, limit: int, max_bytes: int | None = None) -> list[Event]:
         """Events after a cursor; see :meth:`~jupyter_agentstore.eventlog.contract.EventLog.read`."""
-        with self._use() as awake:
-            return awake.log.read(after, limit, max_bytes)
+        return self._life.call(lambda backing: backing.read(after, limit, max_bytes))
 
     def row(self, table: str, key: str) -> Row | None:
         """One row by its key, or None; times are milliseconds."""
         self._check_table(table)
-        with self._current() as awake:
-            return awake.state.row(table, key)
+        return self._life.call(lambda backing: backing.row(table, key))
 
     def tail(self, table: str, group: str, *, after: int | None = None, limit: int = 200) -> list[Row]:
         """The last rows of a group (a conversation's messages), or with ``after`` the first ones past that ``seq``.
@@ -209,8 +197,7 @@ class Store:
         In the order of ``seq``, at most ``limit``.
         """
         self._check_table(table)
-        with self._current() as awake:
-            return awake.state.tail(table, group, after=after, limit=limit)
+        return self._life.call(lambda backing: backing.tail(table, group, after, limit))
 
     def rows(
         self,
@@ -222,14 +209,12 @@ class Store:
     ) -> list[Row]:
         """Rows whose columns equal ``where``; times are milliseconds."""
         self._check_table(table)
-        with self._current() as awake:
-            return awake.state.rows(table, where, order=order, limit=limit)
+        return self._life.call(lambda backing: backing.rows(table, where, order, limit))
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
         self._check_table(table)
-        with self._current() as awake:
-            return awake.state.count(table)
+        return self._life.call(lambda backing: backing.count(table))
 
     def query(
         self,
@@ -252,10 +237,7 @@ class Store:
             Rebuilding: the tables are being rebuilt, and the old ones do not reach ``at_least``.
             InvalidRequest: there is no event ``at_least`` yet.
         """
-        with self._use() as awake:
-            seq, stale = self._written(awake, at_least)
-            with awake.state.reader() as cursor:
-                return Answer(run(cursor, sql, params, self._visible(), limits), seq, stale)
+        return self._life.call(lambda backing: backing.query(sql, params, limits, at_least))
 
     def table(self, name: str) -> pyarrow.Table:
         """A whole table by Arrow, in the order of ``seq`` where it has one.
@@ -263,15 +245,11 @@ class Store:
         Raises:
             NotFound: there is no such table.
         """
-        found = {table.casefold(): table for table in self._visible()}.get(name.casefold())
+        visible = BESIDE | self.schema.tables.keys()
+        found = {table.casefold(): table for table in visible}.get(name.casefold())
         if found is None:
-            raise NotFound(
-                f"There is no table {name[:80]!r}; there are {', '.join(sorted(self._visible()))}."
-            )
-        with self._use() as awake:
-            self._written(awake, None)
-            with awake.state.reader() as cursor:
-                return cursor.sql(f'select * from "{found}"').to_arrow_table()
+            raise NotFound(f"There is no table {name[:80]!r}; there are {', '.join(sorted(visible))}.")
+        return self._life.call(lambda backing: backing.table(found))
 
     def snapshot(self) -> Snapshot:
         """A copy of the tables in a file, for a client to begin with; it may be some events behind.
@@ -284,59 +262,31 @@ class Store:
             Rebuilding: the tables are being rebuilt.
             OSError: it cannot be written.
         """
-        if self._snapshots is None:
-            raise Conflict("A store that is kept in memory has no file to copy: pull its events.")
-        with self._current() as awake:
-            return self._snapshots.get(awake.state, awake.log.backend_id, awake.log.head)
+        return self._life.call(lambda backing: backing.snapshot())
 
     def status(self) -> dict[str, Any]:
         """What ``GET agent/status`` answers, in constant time."""
-        with self._current() as awake:
-            state = awake.state
-            tables = self.schema.tables
-            conversations = state.count("conversations") if "conversations" in tables else 0
-            messages = state.count("messages") if "messages" in tables else 0
-            active = state.tally("conversations").get("active", 0) if "conversations" in tables else 0
-            size = sum(state.size(name) for name in ("conversations", "messages") if name in tables)
-            last = max(self._agent["lastActivity"] or 0, awake.log.last_recorded_at)
-        return {
-            "isThinking": self._agent["isThinking"],
-            "currentTask": self._agent["currentTask"],
-            "lastActivity": iso(last) if last else None,
-            "totalMessages": messages,
-            "activeConversations": active,
-            "conversationCount": conversations,
-            "messageCount": messages,
-            "memoryUsage": size,
-        }
+        return self._life.call(lambda backing: backing.status(self._agent))
+
+    # ---- listening
 
     def on_events(self, listener: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
-        """Call the listener with events once they are durable, before whoever wrote them has the answer.
+        """Call the listener with events once they are durable, each once and in order.
 
-        It is called in the writer's thread, and must return at once. The result ends it.
+        It is called in a thread of the store's, must return at once, and may not ask the store for anything. In the
+        process that has the files it is called before whoever wrote the events has the answer. The result ends it.
         """
-        with self._listening:
-            self._event_listeners = (*self._event_listeners, listener)
-
-        def end() -> None:
-            with self._listening:
-                self._event_listeners = _without(self._event_listeners, listener)
-
-        return end
+        if not self._events:
+            self.told = self.head
+        return self._attended_by(self._events.add(listener))
 
     def on_rows(self, listener: Callable[[Sequence[RowChange]], None]) -> Callable[[], None]:
         """Call the listener with rows that changed, as soon as they are known, in the order of events.
 
-        It is called in the projector's thread, and must return at once. The result ends it.
+        Only the process that has the files knows. The listener is called in the projector's thread, and must return
+        at once. The result ends it.
         """
-        with self._listening:
-            self._row_listeners = (*self._row_listeners, listener)
-
-        def end() -> None:
-            with self._listening:
-                self._row_listeners = _without(self._row_listeners, listener)
-
-        return end
+        return self._rows.add(listener)
 
     @property
     def agent(self) -> Mapping[str, Any]:
@@ -348,194 +298,169 @@ class Store:
 
         It is called in any thread, and must return at once. The result ends it.
         """
-        with self._listening:
-            self._agent_listeners = (*self._agent_listeners, listener)
-
-        def end() -> None:
-            with self._listening:
-                self._agent_listeners = _without(self._agent_listeners, listener)
-
-        return end
+        return self._attended_by(self._agents.add(listener))
 
     def tell(self, message: bytes) -> None:
         """Send a message to everyone who listens to this store; it is kept nowhere, and may be lost.
 
         It returns at once, whether the store is awake or not.
         """
-        _tell(self._message_listeners, message)
+        backing = self._life.backing
+        if isinstance(backing, Guest):
+            backing.tell(message)  # and it comes back with the news
+        else:
+            self._messages.tell(message)
 
     def on_told(self, listener: Callable[[bytes], None]) -> Callable[[], None]:
         """Call the listener with every message of :meth:`tell`, one's own included.
 
         It is called in any thread, and must return at once. The result ends it.
         """
-        with self._listening:
-            self._message_listeners = (*self._message_listeners, listener)
+        return self._attended_by(self._messages.add(listener))
 
-        def end() -> None:
-            with self._listening:
-                self._message_listeners = _without(self._message_listeners, listener)
+    def on_replaced(self, listener: Callable[[bool], None]) -> Callable[[], None]:
+        """Call the listener when the store's log is no longer the one it was: reset, restored or deleted.
 
-        return end
+        It is called with whether the store is no more, in any thread, and must return at once. The result ends it.
+        """
+        return self._replaced.add(listener)
+
+    @property
+    def attended(self) -> bool:
+        """Whether somebody listens who must hear of everything, wherever it is done."""
+        return bool(self._events or self._agents or self._messages)
+
+    def _attended_by(self, end: Callable[[], None]) -> Callable[[], None]:
+        self._life.attend()
+
+        def leave() -> None:
+            end()
+            backing = self._life.backing
+            if isinstance(backing, Guest) and not self.attended:
+                backing.ignore()
+
+        return leave
 
     # ---- waking and sleeping
 
-    @property
-    def ready(self) -> bool:
-        """Whether a commit or push is taken without waiting for files that are opened or closed."""
-        return self._awake is not None and not self._falling_asleep
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> AbstractContextManager[object]:
         """Keep the store awake meanwhile."""
-        with self._use():
-            yield
+        return self._life.use()
 
     def wake(self) -> None:
-        """Open the store's files, if they are not.
+        """Open the store's files, or find who has them.
 
         Raises:
             StoreLocked, DamagedLog, ForeignFile, OSError: they cannot be opened.
             StoreClosed: the store was closed.
         """
-        with self._use():
-            pass
+        self._life.call(lambda backing: backing.refresh())
 
     def sleep(self, idle_seconds: float = 0.0) -> bool:
         """Close the store's files if nobody has used them for a while; whether they are closed."""
-        if self._snapshots is not None:
-            self._snapshots.sweep()
-        with self._guard:
-            self._guard.wait_for(lambda: not self._falling_asleep)
-            awake = self._awake
-            if awake is None:
-                return True
-            if self._users or not awake.writer.idle or time.monotonic() - self._used < idle_seconds:
-                return False
-            self._falling_asleep = True
-        self._put_to_sleep(awake)
-        return True
+        backing = self._life.backing
+        if isinstance(backing, Awake):
+            backing.tidy()
+        return self._life.sleep(idle_seconds)
 
     def close(self) -> None:
         """Write what waits and close; every later call raises :class:`StoreClosed`."""
-        with self._guard:
-            self._closed = True
-            self._guard.wait_for(lambda: not self._falling_asleep)
-            awake = self._awake
-            if awake is None:
-                return
-            self._falling_asleep = True
-        self._put_to_sleep(awake)
+        self._life.close()
 
-    def _put_to_sleep(self, awake: Awake) -> None:
-        """Close the files. Others wait meanwhile, without holding what the store's own threads may need."""
-        try:
-            if self._snapshots is not None:
-                with suppress(OSError):
-                    self._snapshots.clear()
-            awake.writer.close()
-            self._backend_id, self._head = awake.log.backend_id, awake.log.head
-            awake.close(work_waiting=self._owes(awake))
-        finally:
-            with self._guard:
-                self._awake = None
-                self._falling_asleep = False
-                self._guard.notify_all()
+    def renew(self, work: Callable[[Path], _T], *, ends: bool = False) -> _T:
+        """Do something to the store's folder while nobody has its files open.
 
-    def _owes(self, awake: Awake) -> bool:
-        """Whether replies wait in the store; yes if that cannot be told."""
-        if "pendingReplies" not in self.schema.tables:
-            return False
-        if awake.state.rebuilding or self._head - awake.state.applied > _FAR:
-            return True
-        try:
-            awake.projector.wait_applied(self._head)
-            return awake.state.count("pendingReplies") > 0
-        except (AgentStoreError, OSError):
-            return True
+        Args:
+            work: called with the folder; the log may be another one afterwards.
+            ends: the store is no more afterwards.
+
+        Raises:
+            NotFound: it has no files.
+            StoreLocked: another process has them.
+        """
+        done = self._life.renew(work, ends=ends)
+        if ends:
+            self._replaced.tell(True)
+        elif self.attended:
+            self.wake()
+        return done
 
     @contextmanager
     def _use(self) -> Iterator[Awake]:
-        """The open store; opened if it sleeps, kept open meanwhile."""
-        woken = False
-        with self._guard:
-            self._guard.wait_for(lambda: not self._falling_asleep or self._closed)
-            if self._closed:
-                raise StoreClosed(f"The store {self.id!r} is closed.")
-            awake = self._awake
-            if awake is None:
-                awake = self._awake = self._open()
-                woken = True
-            self._users += 1
-        try:
-            if woken:
-                self._on_wake(self)
-            yield awake
-        finally:
-            with self._guard:
-                self._users -= 1
-                self._used = time.monotonic()
-
-    def _open(self) -> Awake:
-        awake = Awake(self._place, self.id, self.schema, self._memory_log, self._tell_events, self._tell_rows)
-        self._backend_id, self._head = awake.log.backend_id, awake.log.head
-        return awake
-
-    @contextmanager
-    def _current(self) -> Iterator[Awake]:
-        """The open store with all events of the log applied in memory."""
-        with self._use() as awake:
-            if awake.state.rebuilding:
-                self._refuse_rebuilding(awake)
-            awake.projector.wait_applied(awake.log.head)
-            yield awake
-
-    def _written(self, awake: Awake, at_least: int | None) -> tuple[int, bool]:
-        """Have the tables hold what a reader must see; as of which event they are, and whether they are old ones."""
-        head = awake.log.head
-        wanted = head if at_least is None else at_least
-        if wanted > head:
-            raise InvalidRequest(
-                f"The log ends with event {head:,}; there is no {wanted:,}.", field="atLeast"
-            )
-        if awake.state.rebuilding:
-            seq = awake.state.readable
-            if at_least is not None and seq < wanted:
-                self._refuse_rebuilding(awake)
-            return seq, True
-        awake.projector.wait_written(wanted)
-        return awake.state.flushed, False
-
-    def _refuse_rebuilding(self, awake: Awake) -> None:
-        done, total = awake.state.applied, awake.log.head
-        raise Rebuilding(f"The tables are being rebuilt for a changed schema: {done:,} of {total:,} events.")
-
-    def _visible(self) -> frozenset[str]:
-        return BESIDE | self.schema.tables.keys()
+        """The open files, for tests and benchmarks that look into them."""
+        with self._life.use() as backing:
+            yield cast("Awake", backing)
 
     def _check_table(self, name: str) -> None:
         if name not in self.schema.tables:
             raise NotFound(f"There is no table {name[:80]!r}; there are {', '.join(self.schema.tables)}.")
 
-    def _tell_events(self, events: Sequence[Event]) -> None:
-        _tell(self._event_listeners, events)
+    # ---- what life and guests say
 
-    def _tell_rows(self, changes: Sequence[RowChange]) -> None:
-        _tell(self._row_listeners, changes)
+    def opened(self, backing: Backing) -> None:
+        """There is something new behind the store: listeners hear of what they have missed."""
+        replaced = bool(self._backend_id) and self._backend_id != backing.backend_id
+        if not self._backend_id:
+            self.told = backing.head
+        elif replaced:
+            self.told = 0
+        self._backend_id = backing.backend_id
+        if backing.own:
+            self._on_wake(self)
+        if replaced:
+            self._replaced.tell(False)
+        if self.attended:
+            if isinstance(backing, Guest):
+                backing.listen()
+            else:
+                self._tell_missed(cast("Awake", backing), backing.head)
 
+    def heard(self, events: Sequence[Event]) -> None:
+        """Events are durable."""
+        if not self._events:
+            return
+        first = events[0].seq
+        backing = self._life.backing
+        if first > self.told + 1 and isinstance(backing, Awake):
+            self._tell_missed(backing, first - 1)
+        with self._telling:
+            news = events if first > self.told else [event for event in events if event.seq > self.told]
+            if news:
+                self._events.tell(news)
+                self.told = news[-1].seq
 
-def _tell(listeners: Sequence[Callable[[_Item], None]], item: _Item) -> None:
-    for listener in listeners:
-        try:
-            listener(item)
-        except Exception:
-            _log.exception("A listener failed.")
+    def _tell_missed(self, awake: Awake, end: int) -> None:
+        """Tell of the events up to ``end`` that were written elsewhere."""
+        while True:
+            with self._telling:
+                if self.told >= end or not self._events:
+                    return
+                try:
+                    events = awake.read(self.told, min(_PAGE, end - self.told), _PAGE_BYTES)
+                except (AgentStoreError, OSError) as error:
+                    if not isinstance(error, StoreClosed):
+                        _log.error("%s: listeners have missed events: %s", self.id, error)
+                    return
+                self._events.tell(events)
+                self.told = events[-1].seq
 
+    def heard_rows(self, changes: Sequence[RowChange]) -> None:
+        """Rows have changed."""
+        self._rows.tell(changes)
 
-def _without(
-    listeners: tuple[Callable[[_Item], None], ...], listener: Callable[[_Item], None]
-) -> tuple[Callable[[_Item], None], ...]:
-    kept = list(listeners)
-    if listener in kept:
-        kept.remove(listener)
-    return tuple(kept)
+    def heard_agent(self, document: Mapping[str, Any]) -> None:
+        """The agent does something else, where the store is."""
+        self._agent = document
+        self._agents.tell(document)
+
+    def heard_message(self, message: bytes) -> None:
+        """Somebody has told something, where the store is."""
+        self._messages.tell(message)
+
+    def lost(self, guest: Guest, entries: Sequence[Commit | Push], *, ended: bool) -> None:
+        """The process that had the store is gone, or the store is."""
+        if ended:
+            self._life.end(guest)
+            self._replaced.tell(True)
+        else:
+            self._life.lost(guest, entries)

@@ -14,6 +14,16 @@ from jupyter_agentstore.core.errors import InvalidStoreId, NotFound, StoreClosed
 from jupyter_agentstore.store import Registry, Store
 from tests.drafts import conversation, message
 
+LOCK = """
+import sys
+from pathlib import Path
+from jupyter_agentstore.eventlog import Lock
+(Path(sys.argv[1]) / "coffee").mkdir()
+lock = Lock.take(Path(sys.argv[1]) / "coffee", {"url": "http://localhost:8888/"})
+print("open", flush=True)
+sys.stdin.read()
+"""
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -132,9 +142,9 @@ def test_sleeping_and_committing_at_once_loses_nothing(registry: Registry) -> No
     assert [row["id"] for row in store.tail("messages", "c")] == [str(index) for index in range(60)]
 
 
-def test_a_store_that_another_process_has_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_store_whose_holder_cannot_be_asked_is_refused_with_its_name(tmp_path: Path) -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCK, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout is not None

@@ -68,11 +68,11 @@ def test_a_copy_goes_when_the_store_sleeps_and_when_nobody_wants_it(store: Store
     assert registry.sleep() == 1
     assert files(store, registry) == []
     copy = store.snapshot()
-    with store.hold():
+    with store._use() as awake:
         registry.sleep()
         assert files(store, registry) == [copy.path]
-        assert store._snapshots is not None
-        store._snapshots.sweep(0)
+        assert awake._snapshots is not None
+        awake._snapshots.sweep(0)
         assert files(store, registry) == []
 
 
@@ -90,9 +90,8 @@ def test_a_copy_that_cannot_be_made_leaves_nothing(
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    with store.hold():
-        assert store._awake is not None
-        monkeypatch.setattr(store._awake.state, "copy", fail)
+    with store._use() as awake:
+        monkeypatch.setattr(awake.state, "copy", fail)
         with pytest.raises(OSError, match="no space left"):
             store.snapshot()
     assert files(store, registry) == []

@@ -1,0 +1,184 @@
+"""Looking after a store, open or not, here or elsewhere: what it holds, checking it, emptying it, removing it.
+
+What belongs here: finding who has the store, so that it is done there, under the eyes of those who use it. What is
+done to files is the business of ``eventlog.backup``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..core.errors import DamagedLog, StoreLocked, Unreachable
+from ..core.events import Event
+from ..eventlog import backup
+from ..eventlog.check import verify_pages
+from ..eventlog.contract import PAGE_BYTES, Progress
+from ..eventlog.lock import owner_of
+from .backing import Lost
+from .frames import unpack_events
+from .peers import Peers, socket_of
+
+if TYPE_CHECKING:
+    from .link import Link
+    from .store import Store
+
+_PATIENCE = 10.0
+_SECONDS = 60.0
+_PAUSE = 0.03
+
+
+class About(msgspec.Struct, frozen=True):
+    """What there is to know of a store without reading its events.
+
+    Attributes:
+        backend_id: of its log.
+        events: how many there are.
+        size: of all its files, in bytes.
+        owner: what the lock file says of the process that has it, ``pid``, ``host``, ``url``; empty if nobody has.
+    """
+
+    backend_id: str
+    events: int
+    size: int
+    owner: dict[str, Any]
+
+
+def about(store: Store, folder: Path, peers: Peers) -> About:
+    """Find out about a store.
+
+    Raises:
+        NotFound, ForeignFile, DamagedLog: its log cannot be opened.
+        StoreLocked: a process has it that cannot be asked.
+    """
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+    def here() -> tuple[str, int]:
+        if store.mine and store.backend_id:
+            return store.backend_id, store.head
+        report = backup.count(folder)
+        return report.backend_id, report.count
+
+    backend_id, events = _wherever(folder, peers, here, store.id, "about")
+    return About(backend_id, events, size, {} if store.mine else owner_of(folder))
+
+
+def reset(store: Store, folder: Path, peers: Peers, *, purge: bool) -> tuple[str, str | None]:
+    """Give a store an empty log with a new ``backendId``, wherever it is open.
+
+    Args:
+        store: which one.
+        folder: its own.
+        peers: who may have it.
+        purge: do not keep the old log.
+
+    Returns:
+        The new ``backendId``, and the path of the old log.
+
+    Raises:
+        NotFound: there is no such store.
+        StoreLocked: a process has it that cannot be asked.
+        OSError: the log cannot be written.
+    """
+
+    def work(folder: Path) -> tuple[str, str | None]:
+        for path in folder.glob("snapshot.*"):
+            path.unlink(missing_ok=True)
+        report = backup.renew(folder, keep=not purge)
+        return report.backend_id, str(report.kept) if report.kept else None
+
+    backend_id, kept = _wherever(folder, peers, lambda: store.renew(work), store.id, "reset", purge)
+    return backend_id, kept
+
+
+def delete(store: Store, folder: Path, peers: Peers) -> None:
+    """Remove a store with everything in it, wherever it is open. Raises as :func:`reset`."""
+    _wherever(folder, peers, lambda: store.renew(backup.remove, ends=True), store.id, "delete")
+
+
+def verify(store_id: str, folder: Path, peers: Peers, progress: Progress | None) -> backup.Report:
+    """Read a store's whole log and check it; of one that is open, up to the head at the start.
+
+    Raises as :func:`~jupyter_agentstore.eventlog.backup.verify`.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return backup.verify(folder, progress)
+        except StoreLocked as error:
+            locked = error
+        link = _holder(peers, locked, began)
+        if link is None:
+            continue
+        try:
+            return _verify_there(link, store_id, folder, progress)
+        except Lost:
+            time.sleep(_PAUSE)
+        finally:
+            peers.leave(link)
+
+
+def _verify_there(link: Link, store_id: str, folder: Path, progress: Progress | None) -> backup.Report:
+    backend_id, total = _said(link, store_id, "about")
+    last = 0
+
+    def pages() -> Iterator[list[Event]]:
+        nonlocal last
+        after = 0
+        while after < total:
+            limit = min(10_000, total - after)
+            page = unpack_events(_said(link, store_id, "read", after, limit, PAGE_BYTES // 8))
+            if page:
+                after, last = page[-1].seq, page[-1].recorded_at
+            yield page
+
+    faults: Sequence[str] = ()
+    try:
+        verify_pages(pages(), total, progress)
+    except DamagedLog as error:
+        faults = (error.message,)
+    return backup.Report(folder / "eventlog.duckdb", backend_id, total, total, last, tuple(faults))
+
+
+def _wherever(
+    folder: Path, peers: Peers, here: Callable[[], Any], store_id: str, name: str, *args: Any
+) -> Any:
+    """Do something here, or have the process do it that has the store."""
+    began = time.monotonic()
+    while True:
+        try:
+            return here()
+        except StoreLocked as error:
+            locked = error
+        link = _holder(peers, locked, began)
+        if link is None:
+            continue
+        try:
+            return _said(link, store_id, name, *args)
+        except Lost:
+            time.sleep(_PAUSE)
+        finally:
+            peers.leave(link)
+
+
+def _holder(peers: Peers, locked: StoreLocked, began: float) -> Link | None:
+    """A connection to who has the store; None if it is worth trying again."""
+    path = socket_of(locked.owner)
+    if path is None or time.monotonic() - began > _PATIENCE:
+        raise locked
+    try:
+        return peers.link(path)
+    except Lost:
+        time.sleep(_PAUSE)
+        return None
+
+
+def _said(link: Link, store_id: str, name: str, *args: Any) -> Any:
+    try:
+        return link.call(store_id, name, *args).result(_SECONDS)[0][1]
+    except TimeoutError:
+        raise Unreachable(f"The process that has the store {store_id!r} open does not answer.") from None

@@ -1,0 +1,169 @@
+"""A connection to the process that has stores: calls go out, answers and news come in.
+
+What belongs here: the matching of answers to calls. What they mean is ``guest``'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from .backing import Lost
+from .frames import CALL, DONE, FAILED, GONE, NEWS, PART, BadFrame, Frames, frame, pack, unpack, unpack_error
+
+_log = logging.getLogger(__name__)
+
+Answered = tuple[Any, list[bytes]]
+"""An answer, and the parts that came before it."""
+
+
+class Gone(Lost):
+    """The process does not have the store, and has done nothing."""
+
+
+class Link(asyncio.Protocol):
+    """One connection, for all stores of the process behind it. Calls may be made from any thread.
+
+    Attributes:
+        users: how many use it; counted by who hands it out.
+        closed: whether nothing comes any more.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.users = 0
+        self.closed = False
+        self._loop = loop
+        self._guard = threading.Lock()
+        self._frames = Frames()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, tuple[Future[Answered], list[bytes]]] = {}
+        self._news: dict[int, Callable[[Any], None]] = {}
+        self._lost: list[Callable[[], None]] = []
+        self._transport: asyncio.Transport | None = None
+
+    def call(self, store_id: str, name: str, *args: Any) -> Future[Answered]:
+        """Ask; the answer comes in the link's thread.
+
+        Raises:
+            Lost: the connection is closed.
+            TooLarge: it is too much.
+        """
+        body = pack((store_id, name, args))
+        answer: Future[Answered] = Future()
+        self._send(next(self._numbers), body, answer)
+        return answer
+
+    def listen(self, store_id: str, news: Callable[[Any], None]) -> tuple[int, Future[Answered]]:
+        """Ask for a store's news; the number ends it by :meth:`ignore`. Raises as :meth:`call`."""
+        answer: Future[Answered] = Future()
+        number = next(self._numbers)
+        self._news[number] = news
+        self._send(number, pack((store_id, "listen", ())), answer)
+        return number, answer
+
+    def ignore(self, store_id: str, number: int) -> None:
+        """Ask for no more news."""
+        self._news.pop(number, None)
+        with suppress(Lost):
+            self.call(store_id, "ignore", number)
+
+    def on_lost(self, listener: Callable[[], None]) -> None:
+        """Call the listener, in the link's thread, when the connection is closed, after all answers."""
+        with self._guard:
+            if not self.closed:
+                self._lost.append(listener)
+                return
+        listener()
+
+    def off_lost(self, listener: Callable[[], None]) -> None:
+        """Call it no more."""
+        with self._guard, suppress(ValueError):
+            self._lost.remove(listener)
+
+    def close(self) -> None:
+        """Hang up. What waits for an answer is told that it is lost."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _send(self, number: int, body: bytes, answer: Future[Answered]) -> None:
+        data = frame(CALL, number, body)
+        with self._guard:
+            if self.closed:
+                raise Lost
+            self._waiting[number] = (answer, [])
+            try:
+                # Within the guard, so that calls leave in the order of their numbers.
+                self._loop.call_soon_threadsafe(self._write, data)
+            except RuntimeError:
+                del self._waiting[number]
+                raise Lost from None
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    # ---- the loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, number, body in self._frames.feed(data):
+                self._take(kind, number, body)
+        except BadFrame:
+            self._hang_up()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        with self._guard:
+            self.closed = True
+            waiting, self._waiting = self._waiting, {}
+            listeners, self._lost = self._lost, []
+        self._news.clear()
+        for answer, _ in waiting.values():
+            _settle(answer, Lost())
+        for listener in listeners:
+            listener()
+
+    def _take(self, kind: int, number: int, body: bytes) -> None:
+        if kind == NEWS:
+            news = self._news.get(number)
+            if news is not None:
+                try:
+                    news(unpack(body))
+                except Exception:
+                    _log.exception("News of a store could not be taken.")
+            return
+        if kind == PART:
+            waiting = self._waiting.get(number)
+            if waiting is not None:
+                waiting[1].append(body)
+            return
+        with self._guard:
+            found = self._waiting.pop(number, None)
+        if found is None:
+            return
+        answer, parts = found
+        if kind == DONE:
+            _settle(answer, (unpack(body), parts))
+        else:
+            self._news.pop(number, None)
+            _settle(answer, unpack_error(body) if kind == FAILED else Gone() if kind == GONE else Lost())
+
+
+def _settle(answer: Future[Answered], outcome: Answered | Exception) -> None:
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
