@@ -187,7 +187,9 @@ class Desk:
                     if not more and not visit.changed.is_set():
                         return
                 except StoreClosed:
-                    return
+                    # Or the process went away that had it; if this one has it now, there was a scan.
+                    if not visit.changed.is_set() or self._closed:
+                        return
                 except Rebuilding:
                     self.scan()
                     return
