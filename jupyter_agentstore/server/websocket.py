@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode
@@ -45,6 +46,9 @@ RECHECK_SECONDS = 30.0
 
 ABSENT_SECONDS = 2.0
 """How often a reader's connection looks whether the store that it waits for has come into being."""
+
+REPLACED = 1012
+"""The code with which a connection is closed when its store is another one; clients connect anew after it."""
 
 _MANY_FRAMES = 256
 _SECRETS = ("payload", "token")
@@ -102,6 +106,8 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
         self._session = ServerSession(self._id)
         self._store: Store | None = None
         self._unfollow: Callable[[], None] | None = None
+        self._unreplaced: Callable[[], None] = _nothing
+        self._loop = asyncio.get_running_loop()
         self._gone = False
         self._out: asyncio.Queue[Send | Close] = asyncio.Queue()
         self._batches: asyncio.Queue[PushBatch | None] = asyncio.Queue()
@@ -125,6 +131,7 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
         self._moved.set()
         if self._unfollow is not None:
             self._unfollow()
+            self._unreplaced()
         self._batches.put_nowait(None)
         for task in self._ending:
             task.cancel()
@@ -197,11 +204,18 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
         if self._unfollow is None and not self._gone:
             self._store = store
             self._unfollow = self._feeds.follow(store, self._appended)
+            self._unreplaced = store.on_replaced(self._replaced)
             self._do(self._session.opened(store.backend_id, store.head))
         return store
 
     def _appended(self, head: int, events: Sequence[Event]) -> None:
         self._do(self._session.appended(head, events))
+
+    def _replaced(self, ended: bool) -> None:
+        """In any thread: the store's log is another one, which the client learns when it connects anew."""
+        reason = "The store was deleted." if ended else "The store was reset or restored."
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._do, [Close(REPLACED, reason)])
 
     async def _read(self, action: ReadPage) -> None:
         store = self._store
@@ -244,6 +258,10 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
             return error
         self.log_exception(type(error), error, error.__traceback__)
         return AgentStoreError(describe(error)[1]["error"]["message"])
+
+
+def _nothing() -> None:
+    """Nothing to end."""
 
 
 def _page(store: Store, action: ReadPage) -> tuple[list[Event], int]:

@@ -283,7 +283,7 @@ def test_a_store_that_sleeps_is_woken_unnoticed(serve: Serve) -> None:
     other.pull()
     client.exit(client.push(0, {"n": 1}))
     lock = server.stores / "s" / "lock"
-    until(lambda: not lock.read_text().strip())
+    until(lambda: "asleep" in lock.read_text())
     client.exit(client.push(1, {"n": 2}))
     assert [item["eventEncoded"]["seqNum"] for item in other.events(2)] == [1, 2]
 
