@@ -16,7 +16,7 @@ import msgspec
 
 from ..core.errors import AgentStoreError, BackendIdMismatch, HeadMoved, InvalidEvent
 from ..core.events import Wire, encode_args, quote, replace_surrogates, split
-from .codec import _mask_surrogates, _unmask
+from .codec import mask_surrogates, unmask
 
 PING = '{"_tag":"Ping"}'
 FINAL = frozenset(
@@ -119,7 +119,7 @@ def decode(frame: str | bytes) -> Pong | Chunk | Exit:
     except _BAD:
         pass
     try:  # msgspec refuses the escape of half an emoji, which JSON allows
-        mask, data = _mask_surrogates(frame.encode() if isinstance(frame, str) else bytes(frame))
+        mask, data = mask_surrogates(frame.encode() if isinstance(frame, str) else bytes(frame))
         read = _frames.decode(data)
         if isinstance(read, Exit):
             read = Exit(read.requestId, replace_surrogates(json.loads(frame)["exit"]))
@@ -200,7 +200,7 @@ def event(body: msgspec.Raw, mask: bytes) -> Wire:
     except _BAD as error:
         raise Unreadable(str(error)) from None
     if mask:
-        read.args = _unmask(mask, read.args)
+        read.args = unmask(mask, read.args)
     return read
 
 
@@ -287,8 +287,8 @@ def args(given: str) -> msgspec.Raw:
     except msgspec.DecodeError:
         pass
     try:
-        mask, data = _mask_surrogates(data)
-        return _unmask(mask, _raw.decode(data))
+        mask, data = mask_surrogates(data)
+        return unmask(mask, _raw.decode(data))
     except msgspec.DecodeError as error:
         raise InvalidEvent(f"The fields are no JSON: {error}", field="args") from None
 

@@ -139,7 +139,7 @@ class ClientSession:
         self._until: float | None = None  # the pause's end
         self._since: float | None = None  # when something was first waited for
         self._pinged: float | None = None
-        self._heard = True
+        self._heard = False
 
     # ---- the connection
 
@@ -200,7 +200,7 @@ class ClientSession:
                 actions.append(Send(codec.PING))
                 if self._presence is not None:
                     actions.append(self._present())
-            elif self.caught_up or now - self._pinged >= PAGE_SECONDS:
+            elif self.caught_up or self._goal is None or now - self._pinged >= PAGE_SECONDS:
                 return self._hang_up(f"The server has not answered for {now - self._pinged:.0f} s.")
         if self._flight is None and self._behind <= self.state.upstream_head:
             self._since = None
@@ -241,8 +241,9 @@ class ClientSession:
         return [Committed(added), *self._push()]
 
     def resume(self) -> list[Action]:
-        """Push again what was refused."""
+        """Push again what was refused, without a pause."""
         self.refused = None
+        self._pausing = False
         return self._push()
 
     def discard(self) -> list[Action]:

@@ -202,7 +202,7 @@ def decode(frame: str | bytes) -> Frame:
     except msgspec.ValidationError as error:
         raise ProtocolError(INVALID_FRAME, f"Not a frame: {error}") from None
     except _UNREADABLE:
-        mask, data = _mask_surrogates(data)
+        mask, data = mask_surrogates(data)
         try:
             read = _frames.decode(data)
         except msgspec.ValidationError as error:
@@ -251,7 +251,7 @@ def _pull(request: _Request) -> Pull:
 
 def _push(request: _Request, mask: bytes) -> Push:
     payload = _pushes.decode(request.payload)
-    bodies = payload.batch if not mask else [_unmask(mask, body) for body in payload.batch]
+    bodies = payload.batch if not mask else [unmask(mask, body) for body in payload.batch]
     size = sum(len(memoryview(body)) for body in bodies) + len(bodies) + 1
     if not 1 <= len(bodies) <= MAX_PUSH_EVENTS or size > MAX_PAGE_BYTES:
         raise TooLarge(
@@ -266,7 +266,7 @@ def _push(request: _Request, mask: bytes) -> Push:
         if mask:
             if mask.decode() in event.name + event.clientId + event.sessionId:
                 raise InvalidEvent(f"A lone surrogate in the name of event {index}.", field="batch")
-            event.args = _unmask(mask, event.args)
+            event.args = unmask(mask, event.args)
         if event.seqNum != event.parentSeqNum + 1 or (batch and event.parentSeqNum != batch[-1].seqNum):
             raise InvalidEvent(f"The batch is no gapless chain at event {index}.", field="batch")
         privileged = is_privileged(event.name, _value(event.args, index)) or privileged
@@ -279,7 +279,7 @@ def _presence(request: _Request, mask: bytes) -> Presence:
     payload = _presences.decode(request.payload)
     if mask and mask.decode() in payload.clientId + payload.sessionId:
         raise InvalidEvent("A lone surrogate in the name of a client.", field="payload")
-    state = bytes(_unmask(mask, payload.state) if mask else payload.state)
+    state = bytes(unmask(mask, payload.state) if mask else payload.state)
     if state == b"null":
         return Presence(request.id, payload.storeId, payload.clientId, payload.sessionId, None)
     if len(state) > MAX_PRESENCE_BYTES:
@@ -342,7 +342,7 @@ _ESCAPE = re.compile(
 )
 
 
-def _mask_surrogates(data: bytes) -> tuple[bytes, bytes]:
+def mask_surrogates(data: bytes) -> tuple[bytes, bytes]:
     """``(mask, data)``: where a lone surrogate's escape began, there is the mask and its four digits."""
     mask = b"<surrogate>"
     while mask in data:
@@ -355,7 +355,8 @@ def _mask_surrogates(data: bytes) -> tuple[bytes, bytes]:
     return mask, _ESCAPE.sub(masked, data)
 
 
-def _unmask(mask: bytes, raw: msgspec.Raw) -> msgspec.Raw:
+def unmask(mask: bytes, raw: msgspec.Raw) -> msgspec.Raw:
+    """A piece of the masked text as it was."""
     return msgspec.Raw(bytes(raw).replace(mask, rb"\u"))
 
 

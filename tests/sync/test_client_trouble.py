@@ -66,6 +66,12 @@ def test_refused_events_are_pushed_again_when_asked_for() -> None:
     assert client.pushes() == [[1], [1]]
 
 
+def test_a_pause_can_be_cut_short() -> None:
+    client = online().commit("1").receive(failed("2", StoreClosed("Closed.")))
+    client.do(client.session.resume())
+    assert client.pushes() == [[1], [1]]
+
+
 def test_refused_events_can_be_discarded() -> None:
     client = online().commit("1").receive(failed("2", Forbidden("No.")))
     client.new()
@@ -187,7 +193,7 @@ def test_a_pull_that_ends_ends_the_connection() -> None:
 
 def test_a_server_is_pinged_and_one_that_does_not_answer_is_left() -> None:
     client = online()
-    client.tick(0.0).tick(9.0)
+    client.tick(0.0).receive('{"_tag":"Pong"}').tick(9.0)
     assert client.out() == []
     client.tick(10.0)
     assert client.out() == [{"_tag": "Ping"}]
@@ -196,6 +202,12 @@ def test_a_server_is_pinged_and_one_that_does_not_answer_is_left() -> None:
     client.new()
     assert kinds(client.tick(29.0)) == []
     assert kinds(client.tick(30.0)) == [Hangup]
+
+
+def test_a_connection_on_which_nothing_comes_is_left() -> None:
+    client = Client().opened().tick(5.0)
+    assert kinds(client.tick(14.0)) == []
+    assert kinds(client.tick(15.0)) == [Hangup]
 
 
 def test_a_page_that_takes_its_time_on_a_slow_line_is_waited_for() -> None:
