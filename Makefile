@@ -73,7 +73,7 @@ test: setup browser ## every test; ARGS="-k something" for pytest
 lint: setup ## every check that runs nothing
 	@failed=; for check in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo"; do \
 		echo "$$check"; $(BIN)/$$check || failed=1; done; \
-	echo "npm run lint"; npm --prefix labextension run lint || failed=1; \
+	for folder in $(NODE); do echo "npm run lint in $$folder"; npm --prefix $$folder run lint || failed=1; done; \
 	[ -z "$$failed" ]
 
 format: setup ## lay the code out as lint wants it
