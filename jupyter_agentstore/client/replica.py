@@ -175,8 +175,8 @@ class Replica:
             if events:
                 self._last_recorded = events[-1].recorded_at
             if self._pending.events or pending:
-                same = not rebased and not confirmed and len(pending) == len(self._pending.events)
-                changes = self._pending.follow(changes, None if same else pending)
+                same = not rebased and len(pending) == len(self._pending.events) - confirmed
+                changes = self._pending.follow(changes, confirmed, None if same else pending)
             self._unwritten += sum(len(event.body) for event in events)
             if self._state.applied - self._state.flushed >= _FLUSH_EVENTS or self._unwritten >= _FLUSH_CHARS:
                 self.flush()

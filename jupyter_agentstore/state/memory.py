@@ -6,8 +6,10 @@ from a function. Not safe by itself: its owner's lock is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+
+import msgspec
 
 from ..core.events import Event
 from ..core.operations import Delete, Insert, Operation, Row, RowChange, Upsert, apply
@@ -21,6 +23,20 @@ from .tails import KEEP, Tail, Tails
 
 _SLICE = 500
 """Events that are applied together: what they need stays in the processor's cache, which saves much of the time."""
+
+
+class Effect(msgspec.Struct, gc=False):
+    """What an event did.
+
+    Attributes:
+        seq: of the event.
+        changes: of rows.
+        named: the rows by which it went, changed or not: table and key.
+    """
+
+    seq: int
+    changes: list[RowChange]
+    named: list[tuple[str, str]]
 
 
 class File:
@@ -93,23 +109,32 @@ class Memory:
 
     # ---- applying
 
-    def apply(self, events: Sequence[Event], refused: Mapping[int, str]) -> list[RowChange]:
+    def apply(
+        self, events: Sequence[Event], refused: Mapping[int, str], effects: list[Effect] | None = None
+    ) -> list[RowChange]:
         """Apply events in order.
 
         Args:
             events: they follow the ones applied before.
             refused: by ``seq``, why an event is an anomaly whatever it says.
+            effects: gets what each event did.
 
         Raises:
             UnicodeEncodeError: an event makes text that no file takes; not when ``careful``.
         """
         changes: list[RowChange] = []
         for start in range(0, len(events), _SLICE):
-            self._apply(events[start : start + _SLICE], refused, changes)
+            self._apply(events[start : start + _SLICE], refused, changes, effects)
         self.torn = False
         return changes
 
-    def _apply(self, events: Sequence[Event], refused: Mapping[int, str], changes: list[RowChange]) -> None:
+    def _apply(
+        self,
+        events: Sequence[Event],
+        refused: Mapping[int, str],
+        changes: list[RowChange],
+        effects: list[Effect] | None,
+    ) -> None:
         readings = read(events, self.schema)
         self._approach(readings)
         batch = self.open
@@ -118,11 +143,14 @@ class Memory:
         self._applying = self.torn = True
         for reading in readings:
             seq = reading.twin[0]
+            done = len(changes)
             reason = refused.get(seq, reading.reason) or self._operate(reading.operations, seq, changes)
             if reason:
                 batch.anomalies.append((seq, reading.twin[3], clean(reason), reading.twin[1]))
             if reading.commit is not None:
                 self._note_commit(reading.commit, seq)
+            if effects is not None:
+                effects.append(Effect(seq, changes[done:], list(self._named(reading))))
         self._applying = False
         for place in self._places.values():
             if place.come or place.gone:
@@ -215,21 +243,30 @@ class Memory:
         for place in places.values():
             place.near.clear()
         for reading in readings:
-            for operation in reading.operations:
-                try:
-                    kind = type(operation)
-                    if kind is Insert or kind is Upsert:
-                        key = operation.row[places[operation.table].key]  # type: ignore[union-attr]
-                    else:
-                        key = operation.key  # type: ignore[union-attr]
-                    wanted[operation.table].add(key)
-                except Exception:  # noqa: S112 -- it is judged when it is applied
-                    continue
-            if reading.commit is not None:
-                wanted[COMMITS].add(reading.commit[0])
+            for table, key in self._named(reading):
+                wanted[table].add(key)
         for table, keys in wanted.items():
             if keys:
                 self._bring_near(places[table], keys)
+
+    def _named(self, reading: Reading) -> Iterator[tuple[str, str]]:
+        """The rows that an event's operations name."""
+        places = self._places
+        for operation in reading.operations:
+            try:
+                kind = type(operation)
+                if kind is Insert or kind is Upsert:
+                    key = operation.row[places[operation.table].key]  # type: ignore[union-attr]
+                else:
+                    key = operation.key  # type: ignore[union-attr]
+                hash(key)
+                known = operation.table in places
+            except Exception:  # noqa: S112 -- it is judged when it is applied
+                continue
+            if known:
+                yield operation.table, key
+        if reading.commit is not None:
+            yield COMMITS, reading.commit[0]
 
     def _bring_near(self, place: Place, keys: set[str]) -> None:
         far = keys.difference(place.rows)
@@ -280,6 +317,21 @@ class Memory:
         self._tails.clear()
         for place in self._places.values():
             place.cache = RowCache()
+
+    def shed(self, effects: Sequence[Effect], changed: Container[tuple[str, str]]) -> None:
+        """Forget the first events, which are in the file now; what later ones did stays.
+
+        Args:
+            effects: of these events.
+            changed: the rows that later ones have changed.
+        """
+        for effect in effects:
+            for change in effect.changes:
+                self._places[change.table].shed(change, changed=(change.table, change.key) in changed)
+        for place in self._places.values():
+            place.settle()
+        self.open.shed(len(effects), effects[-1].seq if effects else 0)
+        self.file_changed()
 
     def _look(self, place: Place, key: str) -> tuple[bool, Row | None]:
         """The row of a key that is not among the changed ones, if it is known without asking the file."""

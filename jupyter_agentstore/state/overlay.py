@@ -112,6 +112,17 @@ class Batch:
         for name, changes in self.tables.items():
             changes.pack(layouts[name])
 
+    def shed(self, number: int, seq: int) -> None:
+        """Forget the twins of the first events, so many of them, and the anomalies up to a ``seq``."""
+        del self.events[:number]
+        while number and self.packed:
+            first = self.packed.pop(0)
+            if first.num_rows > number:
+                self.packed.insert(0, first.slice(number))
+            number -= min(number, first.num_rows)
+        del self.twins[:number]
+        self.anomalies = [anomaly for anomaly in self.anomalies if anomaly[0] > seq]
+
 
 class RowCache:
     """Rows of one table that are in the file, the least recently used ones forgotten.

@@ -8,14 +8,14 @@ another state, which goes on meanwhile. Not safe by itself: its owner's lock is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ..core.events import Event
 from ..core.operations import Row, RowChange
 from .keys import KeyIndex
-from .memory import File, Memory
+from .memory import Effect, File, Memory
 from .overlay import Counters
 from .state import State
 from .tables import META
@@ -54,18 +54,36 @@ class Pending:
         Raises:
             OSError: rows that they touch cannot be read; what was pending still is.
         """
-        beneath = _Beneath(self._state)
+        effects: list[Effect] = []
         memory = None
-        seqs: dict[Place, int] = {}
         if events:
-            memory = Memory(self._state.schema, self._state.layouts, beneath, Counters(), empty=False)
-            memory.careful = True
-            _note(seqs, memory.apply(events, {}))
+            memory = self._new_memory()
+            memory.apply(events, {}, effects)
         self.events = list(events)
-        self._beneath = beneath
         self._memory = memory
-        self._seqs = seqs
+        self._effects: list[Effect] = []
+        self._changed: dict[Place, int] = {}  # by which event last
+        self._named: dict[Place, int] = {}
+        self._note(effects)
+
+    def _new_memory(self) -> Memory:
+        layouts, beneath = self._state.layouts, _Beneath(self._state)
+        memory = Memory(self._state.schema, layouts, beneath, Counters(), empty=False)
+        memory.careful = True
+        return memory
+
+    def _note(self, effects: Sequence[Effect]) -> None:
+        """Note what further events did."""
         self._views: Views | None = None
+        self._effects += effects
+        changed = self._changed
+        for effect in effects:
+            for change in effect.changes:
+                place = (change.table, change.key)
+                changed.pop(place, None)
+                changed[place] = effect.seq  # in the order of events
+            for place in effect.named:
+                self._named[place] = effect.seq
 
     def add(self, events: Sequence[Event]) -> list[RowChange]:
         """Lay further events over those that are pending.
@@ -78,28 +96,28 @@ class Pending:
         """
         if not events:
             return []
-        if self._memory is None:
-            self._memory = Memory(
-                self._state.schema, self._state.layouts, self._beneath, Counters(), empty=False
-            )
-            self._memory.careful = True
+        memory = self._memory or self._new_memory()
+        effects: list[Effect] = []
         try:
-            changes = self._memory.apply(events, {})
+            changes = memory.apply(events, {}, effects)
         except BaseException:
-            if self._memory.torn or not self.events:
+            if memory.torn:
                 self.reset(self.events)
             raise
+        self._memory = memory
         self.events += events
-        self._views = None
-        _note(self._seqs, changes)
+        self._note(effects)
         return changes
 
-    def follow(self, changes: Sequence[RowChange], events: Sequence[Event] | None = None) -> list[RowChange]:
+    def follow(
+        self, changes: Sequence[RowChange], confirmed: int = 0, events: Sequence[Event] | None = None
+    ) -> list[RowChange]:
         """What becomes visible when the state has changed beneath.
 
         Args:
             changes: what :meth:`State.apply` said.
-            events: what is pending from now on; None for the same as before.
+            confirmed: how many of the first pending events are in the state now.
+            events: what is pending from now on; None for the rest, numbered as before.
 
         Returns:
             Each row that looks different now, once, as it was seen and as it is seen; in the order of events.
@@ -107,47 +125,93 @@ class Pending:
         Raises:
             OSError: rows cannot be read.
         """
-        if events is None:
-            if self._memory is None:
-                return list(changes)
-            if not self._beneath.asked(changes):  # nothing that pending events go by has changed
-                self._memory.file_changed()
-                return list(changes)
-            events = self.events
-        hid = self._rows()
-        self.reset(events)
-        hides = self._rows()
+        if events is None and self._memory is None:
+            return list(changes)
         first: dict[Place, RowChange] = {}
         last: dict[Place, RowChange] = {}
         for change in changes:
             place = (change.table, change.key)
             first.setdefault(place, change)
             last[place] = change
+        effects = self._effects[:confirmed]
+        if events is None and self._stands(first, last, effects):
+            own = {(change.table, change.key) for effect in effects for change in effect.changes}
+            asked = [*first, *sorted(own - first.keys())]
+            hid = self._rows(asked)
+            self._shed(effects)
+            hides = self._rows(asked)
+        else:
+            hid = self._rows()
+            self.reset(self.events[confirmed:] if events is None else events)
+            hides = self._rows()
+            asked = [place for place in first if place not in self._changed]
+            asked += self._changed
+            asked += hid
         visible = []
-        confirmed = [place for place in first if place not in self._seqs]
-        for place in dict.fromkeys((*confirmed, *self._seqs, *hid)):
+        for place in dict.fromkeys(asked):
             beneath = now = None
-            seq = self._seqs.get(place, self._state.applied)
+            seq = self._changed.get(place, self._state.applied)
             if place in first:
                 beneath, now = first[place].before, last[place].after
-                seq = self._seqs.get(place, last[place].seq)
+                seq = self._changed.get(place, last[place].seq)
             elif place not in hid or place not in hides:
                 beneath = now = self._state.row(*place)
-            before = hid.get(place, beneath)
-            after = hides.get(place, now)
+            before, after = hid.get(place, beneath), hides.get(place, now)
             if before != after:
                 visible.append(RowChange(*place, before, after, seq))
         visible.sort(key=lambda change: change.seq)
         return visible
 
-    def _rows(self) -> dict[Place, Row | None]:
-        """What pending events have made of rows."""
+    def _stands(
+        self, first: Mapping[Place, RowChange], last: Mapping[Place, RowChange], effects: Sequence[Effect]
+    ) -> bool:
+        """Whether the other events do what they did before these: nothing that they go by looks different.
+
+        Args:
+            first: by row, the first change beneath.
+            last: likewise, the last one.
+            effects: of the events that are confirmed.
+        """
+        seq = effects[-1].seq if effects else -1
+        before = {place: change.before for place, change in first.items()}
+        now = {place: change.after for place, change in last.items()}
+        for effect in effects:
+            for change in effect.changes:
+                place = (change.table, change.key)
+                now.setdefault(place, change.before)
+                before[place] = change.after
+        return all(before[place] == row for place, row in now.items() if self._named.get(place, -1) > seq)
+
+    def _shed(self, effects: Sequence[Effect]) -> None:
+        """Forget the first events, whose effect is in the state now."""
+        if self._memory is None:
+            return
+        self._views = None
+        seq = effects[-1].seq if effects else -1
+        for effect in effects:
+            for noted, places in (
+                (self._changed, [(change.table, change.key) for change in effect.changes]),
+                (self._named, effect.named),
+            ):
+                for place in places:
+                    if noted.get(place, seq + 1) <= seq:
+                        del noted[place]
+        self._memory.shed(effects, self._changed)
+        del self.events[: len(effects)]
+        del self._effects[: len(effects)]
+        if not self.events:
+            self._memory = None
+
+    def _rows(self, places: Collection[Place] | None = None) -> dict[Place, Row | None]:
+        """What pending events have made of rows: of all, or of these."""
         if self._memory is None:
             return {}
-        tables = self._memory.open.tables.items()
+        tables = self._memory.open.tables
+        if places is not None:
+            return {(name, key): tables[name].rows[key] for name, key in places if key in tables[name].rows}
         return {
             (name, key): row
-            for name, changes in tables
+            for name, changes in tables.items()
             if name in self._state.schema.tables
             for key, row in changes.rows.items()
         }
@@ -229,30 +293,17 @@ class Pending:
                     cursor.unregister(name)
 
 
-def _note(seqs: dict[Place, int], changes: Sequence[RowChange]) -> None:
-    """Note which event changed a row last, rows in that order."""
-    for change in changes:
-        place = (change.table, change.key)
-        seqs.pop(place, None)
-        seqs[place] = change.seq
-
-
 class _Beneath(File):
-    """The confirmed tables, as memory asks for them; it notes which keys pending events go by."""
+    """The confirmed tables, as memory asks for them."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._indexes = {name: _Keys(state, name) for name in state.layouts}
-
-    def asked(self, changes: Sequence[RowChange]) -> bool:
-        """Whether any of these rows has been asked for."""
-        return any(change.key in self._indexes[change.table].asked for change in changes)
 
     def fetch(self, table: str, keys: Sequence[str]) -> list[Row]:
         return self._state.fetch(table, keys)
 
     def index(self, table: str) -> KeyIndex:
-        return self._indexes[table]
+        return _Keys(self._state, table)
 
     def tail(self, table: str, group: str, limit: int) -> list[Row]:
         return self._state.tail(table, group, limit=limit)[::-1]
@@ -262,22 +313,15 @@ class _Beneath(File):
 
 
 class _Keys(KeyIndex):
-    """The keys of a confirmed table.
-
-    Attributes:
-        asked: those that somebody wanted to know of.
-    """
+    """The keys of a confirmed table."""
 
     def __init__(self, state: State, table: str) -> None:
         super().__init__()
         self._state = state
         self._table = table
-        self.asked: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
-        self.asked.add(key)
         return self._state.has(self._table, key)
 
     def among(self, keys: Sequence[str]) -> list[str]:
-        self.asked.update(keys)
         return [key for key in keys if self._state.has(self._table, key)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.operations import Row
+from ..core.operations import Row, RowChange
 from .keys import KeyIndex
 from .overlay import Changes, Counters, RowCache
 from .tables import Layout
@@ -59,6 +59,10 @@ class Place:
             if changes.fresh is not None and after is not None:
                 changes.fresh.append(after.values())
         changes.rows[key] = after
+        self._reckon(before, after)
+
+    def _reckon(self, before: Row | None, after: Row | None) -> None:
+        """Count a row that has changed."""
         if before is None:
             self.count += 1
         if after is None:
@@ -70,6 +74,22 @@ class Place:
         if self.tally_by:
             _count(self.tally, before and before[self.tally_by], -1)
             _count(self.tally, after and after[self.tally_by], 1)
+
+    def shed(self, change: RowChange, *, changed: bool) -> None:
+        """Forget a change that is in the file now; the first one of its row that has not been forgotten.
+
+        Args:
+            change: as it was recorded.
+            changed: whether the row changes again, later.
+        """
+        changes, key = self.changes, change.key
+        changes.repeat()
+        changes.stale.discard(key)
+        if not changed:
+            changes.rows.pop(key, None)
+        elif change.after is not None:
+            changes.stale.add(key)
+        self._reckon(change.after, change.before)
 
     def settle(self) -> None:
         """Reckon with the rows that have come and gone: it is cheaper for many at once.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .state import State
 
 _ROWS, _GONE = "agentstore_rows_of_", "agentstore_gone_from_"
+_FIRST = '"agentstore first"'
+"""A column that costs nothing: a count over a union reads its first column, which would be a text of each row."""
+
 _COUNTED = ("messages", "conversations")  # by the view "agentState", which finds the views by their names
 
 
@@ -81,7 +84,7 @@ class Views:
 
     def _lay(self, cursor: DuckDBPyConnection, over: Over, registered: list[str]) -> None:
         layout = over.layout
-        query = f"select * from {self._catalog}.main.{layout.name}"
+        query = f"select 0 as {_FIRST}, * from {self._catalog}.main.{layout.name}"
         for prefix, rows in ((_GONE, over.gone), (_ROWS, over.rows)):
             if rows is not None:
                 name = prefix + layout.table.name
@@ -90,8 +93,9 @@ class Views:
                 query += (
                     f" anti join {quote(name)} using ({layout.key})"
                     if prefix == _GONE
-                    else f" union all select * from {quote(name)}"
+                    else f" union all select 0, * from {quote(name)}"
                 )
+        query = f"select * exclude ({_FIRST}) from ({query})"
         cursor.execute(f"create temp view {layout.name} as {query}").fetchall()
 
 
