@@ -168,7 +168,8 @@ def _session(remote: RemoteLink, source: Source, endpoint: Endpoint, how: _How) 
     from .joining import Join
     from .journal import Journal
     from .replica import Replica
-    from .session import SessionLink
+    from .session import Session
+    from .synced import SyncedLink
 
     join = Join(remote)
     away: Exception | None = None
@@ -190,7 +191,7 @@ def _session(remote: RemoteLink, source: Source, endpoint: Endpoint, how: _How) 
         replica = Replica(None if folder is None else folder / "tables")
         if away is None and (journal is None or not journal.pending):
             join(replica)
-        link = SessionLink(remote, endpoint, replica, join, journal)
+        session = Session(remote, endpoint, replica, join, journal)
     except BaseException:
         if replica is not None:
             replica.close()
@@ -198,13 +199,13 @@ def _session(remote: RemoteLink, source: Source, endpoint: Endpoint, how: _How) 
             journal.close()
         raise
     try:
-        link.start(remote.patience if away is None else 0.0)
+        session.start(remote.patience if away is None else 0.0)
     except Unreachable as error:
         if how.session is None:
-            link.close()
+            session.close()
             raise
         print(f"agentstore: {error} What is committed is kept, and sent when it is back.")  # noqa: T201
     except BaseException:
-        link.close()
+        session.close()
         raise
-    return link
+    return SyncedLink(remote, replica, session)

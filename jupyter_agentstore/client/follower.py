@@ -14,10 +14,10 @@ from typing import Any
 
 from ..core.errors import AgentStoreError
 from ..core.events import Event
+from ..store.listeners import Listeners
 from ..sync.client_session import Action, Changed, ClientSession, Hangup, OtherLog, Send, Told
 from .connection import Connection
 from .discovery import Endpoint
-from .link import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class Follower:
     Attributes:
         connected: whether there is a connection.
         error: why there is none.
+        events: who wants to hear of events; told without any when something may have been missed.
+        present: who else is connected and tells of it.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Follower:
         self._store_id = store_id
         self._locate = locate
         self._log = log
-        self._listeners: tuple[Listener, ...] = ()
+        self.events: Listeners[Sequence[Event]] = Listeners()
         self._lock = threading.RLock()
         self._names = f"kernel-{secrets.token_hex(6)}", secrets.token_hex(8)
         self._presence: Mapping[str, Any] | None = None
@@ -71,17 +73,6 @@ class Follower:
             self._started = True
         self._connection.start()
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call a listener from now on; returns what ends that."""
-        with self._lock:
-            self._listeners = (*self._listeners, listener)
-
-        def end() -> None:
-            with self._lock:
-                self._listeners = tuple(one for one in self._listeners if one is not listener)
-
-        return end
-
     def announce(self, state: Mapping[str, Any] | None) -> None:
         """Tell others something of this client."""
         with self._lock:
@@ -92,7 +83,7 @@ class Follower:
         """End the connection and the thread."""
         if self._started:
             self._connection.close()
-        self._tell(())
+        self.events.tell(())
 
     def pause(self) -> None:
         """Go offline."""
@@ -108,7 +99,7 @@ class Follower:
         with self._lock:
             self.connected, self.error = True, ""
             self._do(self._session.opened())
-        self._tell(())  # what happened before this, nobody was told
+        self.events.tell(())  # what happened before this, nobody was told
 
     def received(self, frame: str | bytes) -> None:
         with self._lock:
@@ -120,7 +111,7 @@ class Follower:
             self.present.clear()
             self._session.closed()
         if was:
-            self._tell(())
+            self.events.tell(())
 
     def tick(self, now: float) -> None:
         with self._lock:
@@ -145,21 +136,14 @@ class Follower:
                 case Send():
                     self._connection.send(action.text)
                 case Changed():
-                    self._tell(action.events)
+                    self.events.tell(action.events)
                 case Told():
                     hear(action.values, self.present)
-                    self._tell(())
+                    self.events.tell(())
                 case OtherLog():
                     self._connection.hangup("The store's log is another one: it was restored or reset.")
                 case Hangup():
                     self._connection.hangup(action.reason)
-
-    def _tell(self, events: Sequence[Event]) -> None:
-        for listener in self._listeners:
-            try:
-                listener(events)
-            except Exception:
-                _log.exception("A listener failed.")
 
 
 def hear(values: Sequence[Mapping[str, Any]], present: dict[tuple[str, str], dict[str, Any]]) -> None:

@@ -57,7 +57,7 @@ class Progress:
 
     def to(self, done: int, total: int) -> None:
         """So much is done of so much."""
-        if self._bar is None and time.monotonic() - self._began < SHOWN_AFTER:
+        if self._bar is None and (total <= 0 or time.monotonic() - self._began < SHOWN_AFTER):
             return
         from tqdm.auto import tqdm
 

@@ -250,10 +250,10 @@ class RemoteLink:
         return str(self._request("GET", "health", patience=patience).json().get("schema", ""))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        return self._follow().listen(listener)
+        return self._follow().events.add(listener)
 
     def watch(self, listener: RowListener) -> Callable[[], None]:
-        return self._follow().listen(lambda events: listener(None))
+        return self._follow().events.add(lambda _: listener(None))
 
     def tables_of(self, sql: str) -> frozenset[str] | None:
         return None

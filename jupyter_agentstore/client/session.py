@@ -1,4 +1,4 @@
-"""A store in a Jupyter server as a session of its own: commits apply here at once and are sent in the background.
+"""One session with a store in a server: commits apply here at once and are sent in the background.
 
 What belongs here: carrying out what the session's machine (``sync/client_session``) says, on this side's tables
 (``replica``), the journal of a named session and the connection; and telling whoever listens. What follows what on
@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +24,15 @@ from ..core.agent_schema import agent_schema
 from ..core.errors import (
     AgentStoreError,
     Conflict,
-    InvalidEvent,
-    NotFound,
     StoreClosed,
     TooLarge,
     Unreachable,
 )
 from ..core.events import Event, Wire, wire
 from ..core.operations import RowChange
-from ..core.rows import jsonable
-from ..state.query import Limits
 from ..store import Draft, draft
 from ..store.door import fit
+from ..store.listeners import Listeners
 from ..sync.client_session import (
     Action,
     CaughtUp,
@@ -53,27 +50,21 @@ from .discovery import Endpoint
 from .follower import hear
 from .joining import Join, Progress
 from .journal import Journal
-from .link import Listener, Params, Receipt, Result, RowListener, State
+from .link import Receipt, State
 from .sync import Rejected, Standing, Status, Sync
-from .values import at_place
 
 if TYPE_CHECKING:
-    import pyarrow
-
     from .remote import RemoteLink
     from .replica import Replica
 
 MAX_PENDING = 100_000
 """Events that may wait for the server; more are refused until some have gone."""
 
-LIMITS = Limits(seconds=600.0, rows=50_000_000, bytes=8_000_000_000)
-"""Of a query in this process, which harms nobody else."""
-
 DOOR = "python"
 
 
-class SessionLink:
-    """A :class:`~jupyter_agentstore.client.link.Link` with tables of its own.
+class Session:
+    """One session with one store in a server.
 
     Args:
         remote: the way to the server for what does not go over the websocket.
@@ -81,6 +72,11 @@ class SessionLink:
         replica: this side's tables, as far as they have come.
         join: brings a replica up to the server's log.
         journal: of a named session.
+
+    Attributes:
+        sync: how it stands, for its user.
+        events: who wants to hear of events, pending ones included; told without any when something has changed.
+        rows: who wants to hear of rows that look different; told None when it is not known which.
     """
 
     def __init__(
@@ -92,7 +88,6 @@ class SessionLink:
         journal: Journal | None,
     ) -> None:
         self.store_id = remote.store_id
-        self.user = remote.user
         self.remote = remote
         self.sync = Sync(self)
         self._replica = replica
@@ -101,8 +96,8 @@ class SessionLink:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._pid = os.getpid()
-        self._listeners: tuple[Listener, ...] = ()
-        self._row_listeners: tuple[RowListener, ...] = ()
+        self.events: Listeners[Sequence[Event]] = Listeners()
+        self.rows: Listeners[Sequence[RowChange] | None] = Listeners()
         self._times: list[int] = []  # when each pending event was committed, milliseconds
         self._present: dict[tuple[str, str], dict[str, Any]] = {}
         self._connected = self._closed = self._paused = False
@@ -112,7 +107,7 @@ class SessionLink:
         self._error = ""
         client, session = _names(journal)
         pending = tuple(journal.pending) if journal else ()
-        self._session = self._begin(client, session, pending)
+        self._machine = self._begin(client, session, pending)
         self._connection = Connection(self.store_id, endpoint, self._locate, self)
 
     def _begin(self, client: str, session: str, pending: Sequence[Wire]) -> ClientSession:
@@ -146,49 +141,42 @@ class SessionLink:
         deadline = time.monotonic() + patience
         progress = Progress(f"Joining {self.store_id}", " events")
         with self._changed:
-            began = seen = self._session.state.upstream_head
+            began = seen = self._machine.state.upstream_head
             while not self._changed.wait_for(self._is_in_step, 0.1):
-                now = self._session.state.upstream_head
-                total = max(self._session.server_head, now)
+                now = self._machine.state.upstream_head
+                total = max(self._machine.server_head, now)
                 progress.to(now - began, total - began)
                 if now != seen or self._connected:
                     deadline, seen = time.monotonic() + patience, now
                 elif time.monotonic() > deadline:
                     progress.close()
-                    raise Unreachable(f"The server at {self.where} cannot be joined: {self._error}")
+                    raise Unreachable(f"The server at {self.remote.where} cannot be joined: {self._error}")
         progress.close()
 
     def _is_in_step(self) -> bool:
-        return self._session.caught_up
+        return self._machine.caught_up
 
-    # ---- what the protocol of links promises
-
-    @property
-    def where(self) -> str:
-        return self.remote.where
+    # ---- what it is for
 
     @property
     def state(self) -> State:
+        """How the connection stands."""
         if self._closed:
             return "closed"
         return "connected" if self._connected else "connecting"
 
-    def commit(
-        self,
-        events: Sequence[tuple[str, Mapping[str, Any]]],
-        commit_id: str,
-        *,
-        patience: float | None = None,
-    ) -> Receipt:
-        drafts = []
-        for place, (name, args) in enumerate(events, 1):
-            try:
-                drafts.append(draft(agent_schema, name, args, door=DOOR))
-            except InvalidEvent as error:
-                raise at_place(error, place, len(events)) from None
+    def commit(self, drafts: Sequence[Draft]) -> Receipt:
+        """Commit events: they are visible on return, on disk if the session has a name, and on their way.
+
+        Raises:
+            Conflict, NotFound: they do not fit what is visible.
+            TooLarge: one of them is over its limit, or too many wait already.
+            StoreClosed: it was closed.
+            OSError: the disk does not take them; nothing was committed.
+        """
         with self._changed:
-            self._check_open()
-            state = self._session.state
+            self.check_open()
+            state = self._machine.state
             if len(state.pending) + len(drafts) > MAX_PENDING:
                 raise TooLarge(
                     f"{len(state.pending):,} events wait for the server already, and {MAX_PENDING:,} may; "
@@ -199,75 +187,22 @@ class SessionLink:
             if self._journal is not None:
                 self._journal.add(wires)
             first = state.local_head + 1
-            self._do(self._session.commit([(event.name, bytes(event.args).decode()) for event in wires]))
-            return Receipt(range(first, first + len(wires)), self._session.state.local_head)
+            self._do(self._machine.commit([(one.name, one.args) for one in drafts]))
+            return Receipt(range(first, first + len(wires)), self._machine.state.local_head)
 
-    def load(self, events: Sequence[tuple[str, Mapping[str, Any]]], commit_id: str) -> Receipt:
-        self.flush(self.remote.patience)
-        receipt = self.remote.commit(events, commit_id)
+    def await_head(self, head: int, timeout: float) -> bool:
+        """Wait until the server's events up to ``head`` are here; whether they are."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._session.state.upstream_head >= receipt.head or self._closed,
-                self.remote.patience,
+            return self._changed.wait_for(
+                lambda: self._machine.state.upstream_head >= head or self._closed, timeout
             )
-        return receipt
-
-    def query(self, sql: str, params: Params = None) -> Result:
-        self._check_open()
-        return Result(self._replica.query(sql, params, LIMITS))
-
-    def tables_of(self, sql: str) -> frozenset[str] | None:
-        return self._replica.tables_of(sql)
-
-    def table(self, name: str) -> pyarrow.Table:
-        self._check_open()
-        return self._replica.table(name)
-
-    def messages(
-        self, conversation: str, *, after: int | None = None, limit: int = 200
-    ) -> list[dict[str, Any]]:
-        self._check_open()
-        kind = agent_schema.tables["messages"]
-        rows = self._replica.tail("messages", conversation, after=after, limit=min(limit, 1_000))
-        return [jsonable(kind, row) for row in rows]
-
-    def row(self, table: str, key: str) -> dict[str, Any] | None:
-        self._check_open()
-        if table not in agent_schema.tables:
-            raise NotFound(f"There is no table {table!r}.")
-        row = self._replica.row(table, key)
-        return None if row is None else jsonable(agent_schema.tables[table], row)
-
-    def status(self) -> dict[str, Any]:
-        self._check_open()
-        return dict(self._replica.status())
-
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        with self._lock:
-            self._listeners = (*self._listeners, listener)
-
-        def end() -> None:
-            with self._lock:
-                self._listeners = tuple(one for one in self._listeners if one is not listener)
-
-        return end
-
-    def watch(self, listener: RowListener) -> Callable[[], None]:
-        with self._lock:
-            self._row_listeners = (*self._row_listeners, listener)
-
-        def end() -> None:
-            with self._lock:
-                self._row_listeners = tuple(one for one in self._row_listeners if one is not listener)
-
-        return end
 
     def flush(self, timeout: float) -> None:
         with self._changed:
             self._changed.wait_for(
-                lambda: not self._waiting() or self._session.refused or self._closed, timeout
+                lambda: not self._waiting() or self._machine.refused or self._closed, timeout
             )
-            left, refused = self._waiting(), self._session.refused
+            left, refused = self._waiting(), self._machine.refused
             if not left:
                 return
             if refused is not None:
@@ -298,8 +233,8 @@ class SessionLink:
 
     def announce(self, state: Mapping[str, Any] | None) -> None:
         with self._lock:
-            self._check_open()
-            self._do(self._session.presence(None if state is None else dict(state)))
+            self.check_open()
+            self._do(self._machine.presence(None if state is None else dict(state)))
 
     def present(self) -> list[dict[str, Any]]:
         with self._lock:
@@ -309,7 +244,7 @@ class SessionLink:
 
     def standing(self) -> Standing:
         with self._lock:
-            session = self._session
+            session = self._machine
             pending = self._waiting()
             status: Status
             error = self._error
@@ -327,16 +262,16 @@ class SessionLink:
 
     def retry(self) -> None:
         with self._lock:
-            self._check_open()
-            self._do(self._session.resume())
+            self.check_open()
+            self._do(self._machine.resume())
         self.resume()
 
     def discard(self) -> int:
         with self._changed:
-            self._check_open()
-            pending = self._session.state.pending
+            self.check_open()
+            pending = self._machine.state.pending
             try:
-                self._do(self._session.discard())
+                self._do(self._machine.discard())
             except ValueError:
                 raise Conflict("They are just being sent; try again when the server has answered.") from None
             if pending:
@@ -362,20 +297,20 @@ class SessionLink:
                 return
             self._connected = True
             self._error = ""
-            self.sync.note(f"Connected to {self.where}.")
-            self._do(self._session.opened())
+            self.sync.note(f"Connected to {self.remote.where}.")
+            self._do(self._machine.opened())
         self._tell((), None)
 
     def received(self, frame: str | bytes) -> None:
         with self._lock:
-            self._do(self._session.receive(frame))
+            self._do(self._machine.receive(frame))
 
     def closed(self, reason: str) -> None:
         with self._changed:
             was = self._connected
             self._connected = False
             self._present.clear()
-            self._session.closed()
+            self._machine.closed()
             self._error = "Paused." if self._paused else reason
             if not self._closed:
                 self.sync.note(f"Offline: {self._error}" if was else f"Still offline: {self._error}")
@@ -385,7 +320,7 @@ class SessionLink:
 
     def tick(self, now: float) -> None:
         with self._lock:
-            self._do(self._session.tick(now))
+            self._do(self._machine.tick(now))
 
     def _locate(self) -> Endpoint:
         """Before another attempt: where the server is; and if its log is another one, join that."""
@@ -438,10 +373,10 @@ class SessionLink:
 
     def _take(self, change: Changed) -> None:
         """The server's log has grown, or what is pending here has changed."""
-        if self._replica.backend_id is None and self._session.backend_id is not None:
-            self._replica.begin(self._session.backend_id)
+        if self._replica.backend_id is None and self._machine.backend_id is not None:
+            self._replica.begin(self._machine.backend_id)
         if self._journal is not None:
-            backend_id = self._session.backend_id
+            backend_id = self._machine.backend_id
             if change.rebased or backend_id != self._journal.header.backendId:
                 self._journal.write(backend_id, change.pending)
             else:
@@ -456,7 +391,7 @@ class SessionLink:
         )
 
     def _caught_up(self) -> None:
-        self.sync.note(f"In step with the server at event {self._session.state.upstream_head:,}.")
+        self.sync.note(f"In step with the server at event {self._machine.state.upstream_head:,}.")
         if self._aside:
             self._commit_again()
 
@@ -469,21 +404,21 @@ class SessionLink:
 
     def _mend(self) -> None:
         """An action failed half way (a full disk): go on from what the tables have and what is pending."""
-        session = self._session
+        session = self._machine
         if self._journal is not None:
             self._journal.write(session.backend_id, session.state.pending)
-        self._session = self._begin(session.client_id, session.session_id, session.state.pending)
+        self._machine = self._begin(session.client_id, session.session_id, session.state.pending)
         self._torn = False
 
     def _join_other_log(self) -> None:
         """Take the tables of the server's new log in place of the old one's, and what is pending with them."""
         self._join(self._replica)
         with self._changed:
-            old = self._session
+            old = self._machine
             self._aside += old.state.pending
             if self._journal is not None:
                 self._journal.write(self._replica.backend_id, _chain(self._aside, self._replica.applied))
-            self._session = self._begin(old.client_id, old.session_id, ())
+            self._machine = self._begin(old.client_id, old.session_id, ())
             self._other_log = self._torn = False
             self.sync.note("The store was restored or reset; its new log is joined.")
         self._tell((), None)
@@ -513,20 +448,20 @@ class SessionLink:
             )
         )
         self._aside = []
-        state = self._session.state
+        state = self._machine.state
         wires = self._number(fitting, state.local_head)
         if self._journal is not None:
-            self._journal.write(self._session.backend_id, (*state.pending, *wires))
+            self._journal.write(self._machine.backend_id, (*state.pending, *wires))
         if wires:
-            self._do(self._session.commit([(event.name, bytes(event.args).decode()) for event in wires]))
+            self._do(self._machine.commit([(event.name, bytes(event.args).decode()) for event in wires]))
 
     # ---- small things
 
     def _waiting(self) -> int:
-        return len(self._session.state.pending) + len(self._aside)
+        return len(self._machine.state.pending) + len(self._aside)
 
     def _number(self, drafts: Sequence[Draft], head: int) -> list[Wire]:
-        client, session = self._session.client_id, self._session.session_id
+        client, session = self._machine.client_id, self._machine.session_id
         wires = []
         for seq, one in enumerate(drafts, head + 1):
             wire(one.name, one.args, seq, client, session)  # for its size
@@ -539,16 +474,14 @@ class SessionLink:
     def _as_event(self, event: Wire, at: int) -> Event:
         text = bytes(event.args).decode()
         body = wire(event.name, text, event.seqNum, event.clientId, event.sessionId)
-        return Event(event.seqNum, at, self.user, body)
+        return Event(event.seqNum, at, self.remote.user, body)
 
     def _tell(self, events: Sequence[Event], changes: Sequence[RowChange] | None) -> None:
-        for listener in self._listeners:
-            listener(events)
+        self.events.tell(events)
         if changes is None or changes:
-            for watcher in self._row_listeners:
-                watcher(changes)
+            self.rows.tell(changes)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         if self._closed:
             raise StoreClosed(f"The store {self.store_id!r} is closed; connect anew.")
         if self._pid != os.getpid():

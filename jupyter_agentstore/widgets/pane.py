@@ -56,7 +56,7 @@ class ChatPane(anywidget.AnyWidget):
         title: the conversation's.
         status: ``connected``, ``connecting``, ``embedded`` or ``closed``.
         error: what is in the way, a sentence, or "".
-        pending: messages on their way to the store.
+        pending: what was written here and is not yet in the store.
         me: the user who reads and writes here, as the store knows them.
     """
 
@@ -148,6 +148,10 @@ class ChatPane(anywidget.AnyWidget):
         """The traits as the store has them; what cannot be read stays as it is."""
         chat = self.conversation
         state: dict[str, Any] = {"status": chat.link.state, "error": ""}
+        standing = chat.store.sync.standing
+        if standing.status == "refused":
+            state["error"] = f"The server does not take what was written here: {standing.error}"
+        state["pending"] = len(self._sending) + standing.pending
         try:
             if state["status"] != "closed":
                 state["messages"] = [_shown(message) for message in chat.last(SHOWN)]
@@ -198,7 +202,7 @@ class ChatPane(anywidget.AnyWidget):
     def _count(self, id: str, on_its_way: bool) -> None:
         with self._setting:
             (self._sending.add if on_its_way else self._sending.discard)(id)
-            self.pending = len(self._sending)
+            self.pending = len(self._sending) + self.conversation.store.sync.pending
 
     # what a cell shows, and a saved notebook keeps
 

@@ -1,4 +1,4 @@
-"""Stores by both ways, embedded and remote, for tests that hold of both."""
+"""Stores by each way: embedded, remote, and remote with tables here too, for tests that hold of all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     server.stop()
 
 
-@pytest.fixture(params=["embedded", "remote"])
+@pytest.fixture(params=["embedded", "remote", "synced"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
     """Opens the test's store; every call another client of the same one."""
     name = f"test-{uuid.uuid4().hex[:8]}"
@@ -40,7 +40,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
             store = connect(name, folder=tmp_path / "stores")
         else:
             server: Jupyter = request.getfixturevalue("jupyter")
-            store = connect(name, url=server.url, token=TOKEN)
+            store = connect(name, url=server.url, token=TOKEN, replica=request.param == "synced")
         opened.append(store)
         return store
 
@@ -51,5 +51,5 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
 
 @pytest.fixture
 def store(open_store: Callable[[], Store]) -> Store:
-    """An empty store, embedded in one run and remote in the other."""
+    """An empty store, by each way in turn."""
     return open_store()

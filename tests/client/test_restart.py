@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -24,12 +25,18 @@ def server(tmp_path: Path) -> Iterator[Jupyter]:
 
 
 @pytest.fixture
-def store(server: Jupyter, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def replica() -> bool:
+    return False
+
+
+@pytest.fixture
+def store(server: Jupyter, monkeypatch: pytest.MonkeyPatch, replica: bool) -> Iterator[Store]:
     monkeypatch.setenv("JUPYTER_AGENTSTORE_SERVER", str(server.file))
-    with connect("restarted") as store:
+    with connect("restarted", replica=replica) as store:
         yield store
 
 
+@pytest.mark.parametrize("replica", [False, True], ids=["remote", "synced"])
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 def test_a_store_goes_on_when_its_server_comes_back_on_another_port(
     server: Jupyter, store: Store, kill: bool
@@ -43,8 +50,9 @@ def test_a_store_goes_on_when_its_server_comes_back_on_another_port(
     until(lambda: store.link.state == "connecting")
     back = threading.Thread(target=server.start)
     back.start()
-    during = store.conversation(title="during")  # waits for the server
+    during = store.conversation(title="during")  # without tables here it waits for the server
     back.join()
+    store.flush()
     assert store.link.where != old
     assert {chat.id for chat in store.conversations} == {before.id, during.id}
     until(lambda: seen[-1] == 2)
@@ -97,17 +105,17 @@ def test_an_answer_that_got_lost_doubles_nothing(
     assert len(store.conversations) == 2
 
 
+@pytest.mark.parametrize("replica", [False, True], ids=["remote", "synced"])
 def test_a_store_whose_log_was_replaced_is_followed_anew(server: Jupyter, store: Store) -> None:
     store.conversation()
+    store.flush()
     seen: list[int] = []
     store.subscribe("conversations", lambda frame: seen.append(len(frame)))
-    assert isinstance(store.link, RemoteLink)
-    live = store.link._live
-    assert live is not None
-    until(lambda: live._socket is not None and live._cursor is not None)
-    live._cursor = ("another log", 7)  # as if the one here had been restored
-    assert live._socket is not None
-    live._socket.close()
-    until(lambda: live._cursor is not None and live._cursor[0] != "another log")
+    until(lambda: store.sync.status == "synced")
+    server.stop()
+    shutil.rmtree(server.folder / "data" / "agentstore" / "restarted")
+    server.start()
+    until(lambda: seen[-1] == 0)
+    until(lambda: store.sync.status == "synced")
     store.conversation()
-    until(lambda: seen[-1] == 2)
+    until(lambda: seen[-1] == 1)

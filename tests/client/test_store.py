@@ -145,8 +145,8 @@ def test_the_same_commit_sent_twice_is_written_once(store: Store) -> None:
     chat = store.conversation()
     event = events.MemoryAdded(conversationId=chat.id, fact="once")
     pair = [(event.name, event.args)]
-    first = store.link.commit(pair, "commit-1")
-    again = store.link.commit(pair, "commit-1")
+    first = store.link.load(pair, "commit-1")
+    again = store.link.load(pair, "commit-1")
     assert first.seqs == again.seqs
     assert chat.facts == ["once"]
 
@@ -364,6 +364,8 @@ def test_what_one_client_writes_another_reads(open_store: OpenStore) -> None:
     chat = one.conversation(title="Shared")
     chat.pause()
     chat.send("hello")
+    one.flush()
+    until(lambda: other.status()["messageCount"] == 1)
     assert other.conversation(chat.id).messages["content"].tolist() == ["hello"]
     assert one.id == other.id
 

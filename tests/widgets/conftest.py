@@ -19,12 +19,14 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     server.stop()
 
 
-@pytest.fixture(params=["embedded", "remote"])
+@pytest.fixture(params=["embedded", "remote", "synced"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     name = f"pane-{uuid.uuid4().hex[:8]}"
     if request.param == "embedded":
         store = connect(name, folder=tmp_path / "stores")
     else:
-        store = connect(name, url=request.getfixturevalue("jupyter").url, token=TOKEN)
+        store = connect(
+            name, url=request.getfixturevalue("jupyter").url, token=TOKEN, replica=request.param == "synced"
+        )
     with store:
         yield store

@@ -209,7 +209,7 @@ def test_a_message_that_cannot_be_sent_is_said_so_and_can_be_sent_again(
     server = Jupyter(tmp_path).start()
     monkeypatch.setenv("JUPYTER_AGENTSTORE_SERVER", str(server.file))
     try:
-        with connect("away") as store:
+        with connect("away", replica=False) as store:
             pane = Recorded(store.conversation(title="Away"))
             until(lambda: pane.status == "connected")
             server.stop()
@@ -223,6 +223,28 @@ def test_a_message_that_cannot_be_sent_is_said_so_and_can_be_sent_again(
             write(pane, "Are you there?")
             until(lambda: len(pane.messages) == 2)
             assert pane.sent[-1] == {"type": "sent", "id": "m1"}
+            pane.close()
+    finally:
+        server.stop()
+
+
+def test_a_message_written_while_the_server_is_away_is_shown_and_counted_and_sent_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Jupyter(tmp_path).start()
+    monkeypatch.setenv("JUPYTER_AGENTSTORE_SERVER", str(server.file))
+    try:
+        with connect("away") as store:
+            pane = Recorded(store.conversation(title="Away"))
+            until(lambda: pane.status == "connected" and not pane.pending)
+            server.stop()
+            until(lambda: pane.status == "connecting")
+            write(pane, "Are you there?")
+            until(lambda: [message["content"] for message in pane.messages] == ["Are you there?"])
+            until(lambda: pane.pending == 2)  # the message, and that its conversation was touched
+            server.start()
+            until(lambda: len(pane.messages) == 2)  # the answer
+            until(lambda: pane.pending == 0)
             pane.close()
     finally:
         server.stop()
