@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import commits, crash, hibernation, loop, opening, reading, status
+from . import commits, crash, hibernation, idle, join, loop, opening, reading, status, sync
 from .report import Table, machine
 from .setting import Setting
 
@@ -26,6 +26,9 @@ BENCHES: dict[str, Callable[[Setting], Iterator[Table]]] = {
     "status": status.run,
     "hibernation": hibernation.run,
     "loop": loop.run,
+    "sync": sync.run,
+    "join": join.run,
+    "idle": idle.run,
     "crash": crash.run,
 }
 

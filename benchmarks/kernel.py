@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from typing import Any
 
 from jupyter_agentstore import connect
@@ -29,7 +30,9 @@ class Kernel:
     """What the commands do; each method that begins with ``do_`` is one."""
 
     def __init__(self, url: str, token: str, store: str, prefix: str) -> None:
-        self._store: Any = connect(store, url=url, token=token)
+        self._id = store
+        self._where: Any = {"url": url, "token": token}
+        self._store: Any = connect(store, **self._where)
         self._said = utterances()
         self._prefix = prefix
         self._number = 0
@@ -90,11 +93,12 @@ class Kernel:
         self._store.flush()
         return time.monotonic_ns()
 
-    def do_tables(self) -> str:
-        """A digest of everything that was said, and of the log."""
+    def do_digest(self, server: bool) -> str:
+        """Of everything that was said and of the log, as it is here or as the server has it."""
         digest = hashlib.sha256()
-        for statement in ("select * from messages order by seq, id", "select * from events order by seq"):
-            digest.update(self._store.sql(statement).df().to_json().encode())
+        with connect(self._id, **self._where, replica=False) if server else nullcontext(self._store) as store:
+            for statement in ("select * from messages order by seq, id", "select * from events order by seq"):
+                digest.update(store.sql(statement).df().to_csv().encode())
         return digest.hexdigest()
 
     def _count(self) -> int:

@@ -23,10 +23,10 @@ class Figure:
         value = self.value
         if (self.unit in ("/s", "") and abs(value) >= 100) or abs(value) >= 1000:
             shown = f"{value:,.0f}"
-        elif abs(value) >= 10:
-            shown = f"{value:.1f}"
         elif self.unit == "" and value == int(value):
             shown = f"{value:.0f}"
+        elif abs(value) >= 10:
+            shown = f"{value:.1f}"
         elif value >= 1:
             shown = f"{value:.2f}"
         else:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,29 @@ def test_a_quick_run_prints_a_table_with_its_command_and_saves_the_figures(tmp_p
     [table] = json.loads(result.read_text())["tables"]
     assert set(table["rows"][0]["figures"]) == {"agentstore", "sqlite3", "eventsourcing"}
     assert list(tmp_path.iterdir()) == [result]
+
+
+def test_kernels_are_measured_and_a_quick_run_does_without_livestore(tmp_path: Path) -> None:
+    [table] = quick("sync", tmp_path)
+    figures = {row["label"]: row["figures"] for row in table["rows"]}
+    assert figures["both commit 200 at once, converged"] == figures["both commit 200 at once, rounds"]
+    assert set(figures["commit to row subscription, p50"]) == {"agentstore"}
+
+
+@pytest.mark.parametrize(("name", "label"), [("join", "joined"), ("idle", "memory, each connection")])
+def test_a_measurement_of_kernels_runs(name: str, label: str, tmp_path: Path) -> None:
+    [table] = quick(name, tmp_path)
+    assert label in [row["label"] for row in table["rows"]]
+
+
+def quick(name: str, folder: Path) -> list[dict[str, Any]]:
+    """The tables of a quick run."""
+    result = folder / "figures.json"
+    command = [sys.executable, "-m", "benchmarks", name, "--quick", "--json", str(result)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables: list[dict[str, Any]] = json.loads(result.read_text())["tables"]
+    return tables
 
 
 def test_a_measurement_that_is_not_there_is_refused() -> None:
