@@ -184,6 +184,21 @@ def unclean(folder: Path) -> bool:
         os.close(handle)
 
 
+def holder_of(folder: Path) -> dict[str, object]:
+    """What the lock file says of the process that holds it; empty when nobody does."""
+    if sys.platform == "win32":
+        return {}
+    path = folder / FILE
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return {}
+    try:
+        return {} if _flock(handle, path, fcntl.LOCK_SH) else owner_of(folder)
+    finally:
+        os.close(handle)
+
+
 def owner_of(folder: Path) -> dict[str, object]:
     """What the lock file says of its last holder; empty when it says nothing."""
     try:

@@ -50,7 +50,7 @@ class AgentStoreApp(ExtensionApp):
     load_other_extensions = True
     examples = """
     jupyter agentstore                               # a Jupyter server with agent stores
-    jupyter agentstore stores                        # which stores there are
+    jupyter agentstore list                          # which stores there are
     jupyter agentstore backup support-bot copy.duckdb
     jupyter agentstore restore copy.duckdb support-bot
     jupyter agentstore verify                        # check every log

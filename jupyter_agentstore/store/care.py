@@ -7,9 +7,9 @@ done to files is the business of ``eventlog.backup``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -18,12 +18,14 @@ from ..core.events import Event
 from ..eventlog import backup
 from ..eventlog.check import verify_pages
 from ..eventlog.contract import PAGE_BYTES, Progress
+from ..eventlog.file import FILE
 from ..eventlog.lock import owner_of
 from .backing import Lost
 from .frames import unpack_events
 from .peers import Peers, socket_of
 
 if TYPE_CHECKING:
+    from ..eventlog import EventLog
     from .link import Link
     from .store import Store
 
@@ -57,14 +59,14 @@ def about(store: Store, folder: Path, peers: Peers) -> About:
     """
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
-    def here() -> tuple[str, int]:
+    def here() -> tuple[str, int, bool]:
         if store.mine and store.backend_id:
-            return store.backend_id, store.head
+            return store.backend_id, store.head, True
         report = backup.count(folder)
-        return report.backend_id, report.count
+        return report.backend_id, report.count, False
 
-    backend_id, events = _wherever(folder, peers, here, store.id, "about")
-    return About(backend_id, events, size, {} if store.mine else owner_of(folder))
+    backend_id, events, held = _wherever(folder, peers, here, store.id, "about")
+    return About(backend_id, events, size, owner_of(folder) if held else {})
 
 
 def reset(store: Store, folder: Path, peers: Peers, *, purge: bool) -> tuple[str, str | None]:
@@ -105,43 +107,83 @@ def verify(store_id: str, folder: Path, peers: Peers, progress: Progress | None)
 
     Raises as :func:`~jupyter_agentstore.eventlog.backup.verify`.
     """
+
+    def there(log: FarLog) -> backup.Report:
+        faults: tuple[str, ...] = ()
+        try:
+            verify_pages(log.scan(), log.head, progress)
+        except DamagedLog as error:
+            faults = (error.message,)
+        path = folder / FILE
+        return backup.Report(path, log.backend_id, log.head, log.head, log.last_recorded_at, faults)
+
+    return _by_reading(store_id, folder, peers, lambda: backup.verify(folder, progress), there)
+
+
+def copy(
+    store_id: str, folder: Path, peers: Peers, to: Path, progress: Progress | None, *, force: bool
+) -> backup.Report:
+    """Write a store's events to a backup, wherever it is open.
+
+    Raises as :func:`~jupyter_agentstore.eventlog.backup.backup`.
+    """
+
+    def write(source: Path | FarLog) -> backup.Report:
+        return backup.backup(cast("EventLog | Path", source), to, progress, force=force)
+
+    return _by_reading(store_id, folder, peers, lambda: write(folder), write)
+
+
+class FarLog:
+    """The log of a store that another process has, up to its head at the start, as those who read logs need it.
+
+    Any call may raise :class:`Lost`.
+    """
+
+    def __init__(self, link: Link, store_id: str) -> None:
+        self._link = link
+        self._id = store_id
+        self.backend_id, self.head, _ = _said(link, store_id, "about")
+        self.last_recorded_at = 0
+
+    def read(self, after: int, limit: int, max_bytes: int | None = None) -> list[Event]:
+        """As :meth:`EventLog.read`."""
+        return unpack_events(_said(self._link, self._id, "read", after, limit, max_bytes))
+
+    def scan(self, after: int = 0, size: int = 10_000, *, end: int | None = None) -> Iterator[list[Event]]:
+        """As :meth:`EventLog.scan`."""
+        end = self.head if end is None else end
+        while after < end:
+            page = self.read(after, min(size, end - after), PAGE_BYTES)
+            if not page:
+                raise Lost  # the log is another one by now
+            after, self.last_recorded_at = page[-1].seq, page[-1].recorded_at
+            yield page
+
+
+def _by_reading(
+    store_id: str,
+    folder: Path,
+    peers: Peers,
+    here: Callable[[], backup.Report],
+    there: Callable[[FarLog], backup.Report],
+) -> backup.Report:
+    """Do something with a log's files, or with what the process says of it that has them."""
     began = time.monotonic()
     while True:
         try:
-            return backup.verify(folder, progress)
+            return here()
         except StoreLocked as error:
             locked = error
         link = _holder(peers, locked, began)
         if link is None:
             continue
         try:
-            return _verify_there(link, store_id, folder, progress)
+            return there(FarLog(link, store_id))
         except Lost:
             time.sleep(_PAUSE)
         finally:
             peers.leave(link)
-
-
-def _verify_there(link: Link, store_id: str, folder: Path, progress: Progress | None) -> backup.Report:
-    backend_id, total = _said(link, store_id, "about")
-    last = 0
-
-    def pages() -> Iterator[list[Event]]:
-        nonlocal last
-        after = 0
-        while after < total:
-            limit = min(10_000, total - after)
-            page = unpack_events(_said(link, store_id, "read", after, limit, PAGE_BYTES // 8))
-            if page:
-                after, last = page[-1].seq, page[-1].recorded_at
-            yield page
-
-    faults: Sequence[str] = ()
-    try:
-        verify_pages(pages(), total, progress)
-    except DamagedLog as error:
-        faults = (error.message,)
-    return backup.Report(folder / "eventlog.duckdb", backend_id, total, total, last, tuple(faults))
 
 
 def _wherever(

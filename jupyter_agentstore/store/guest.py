@@ -99,17 +99,22 @@ class Guest:
         self._guard = threading.Lock()
         self._entries: dict[Commit | Push, None] = {}
         self._unsure: list[Commit | Push] = []
-        self._listening: int | None = None
+        self._listening = False
         self._wanted = 0  # the last event that listeners are to hear of
         self._filling = False
         self._left = False
         self._free: Callable[[], None] | None = None
-        said = self._ask(_ENTER_SECONDS, "enter")
-        if said["schema"] != schema.hash:
-            raise StoreLocked(
-                f"The store {store_id!r} is open in process {owner.get('pid')}, whose schema is another one.",
-                owner,
-            )
+        self._number, answer = link.enter(store_id, self._news)
+        try:
+            said = self._wait(answer, _ENTER_SECONDS)
+            if said["schema"] != schema.hash:
+                raise StoreLocked(
+                    f"The store {store_id!r} is open in process {owner.get('pid')}, whose schema is another one.",
+                    owner,
+                )
+        except BaseException:
+            link.leave(store_id, self._number)
+            raise
         self.backend_id: str = said["backendId"]
         self.head: int = said["head"]
         link.on_lost(self._cut)
@@ -130,7 +135,7 @@ class Guest:
                 return
             self._left, self._free = True, done
         self.link.off_lost(self._cut)
-        self.ignore()
+        self.link.leave(self._id, self._number)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -248,7 +253,9 @@ class Guest:
         return Snapshot(**{**said, "path": Path(said["path"])})
 
     def _ask(self, seconds: float, name: str, *args: Any) -> Any:
-        answer = self.link.call(self._id, name, *args)
+        return self._wait(self.link.call(self._id, name, *args), seconds)
+
+    def _wait(self, answer: Future[Answered], seconds: float) -> Any:
         try:
             return self._said(answer.result(seconds))
         except TimeoutError:
@@ -268,24 +275,27 @@ class Guest:
     def listen(self) -> None:
         """Have the store's listeners told of news from now on, and of the events that they have missed."""
         with self._guard:
-            if self._listening is not None or self._left:
+            if self._listening or self._left:
                 return
-            try:
-                self._listening, answer = self.link.listen(self._id, self._news)
-            except Lost:
-                return  # which is heard of by another way
+            self._listening = True
+        try:
+            answer = self.link.call(self._id, "listen", self._number)
+        except Lost:
+            return  # which is heard of by another way
         answer.add_done_callback(self._begun)
 
     def ignore(self) -> None:
         """No more news: nobody listens."""
         with self._guard:
-            number, self._listening = self._listening, None
-        if number is not None:
-            self.link.ignore(self._id, number)
+            if not self._listening:
+                return
+            self._listening = False
+        with suppress(Lost):
+            self.link.call(self._id, "ignore", self._number)
 
     def _begun(self, answer: Future[Answered]) -> None:
         if (error := answer.exception()) is not None:
-            self._listening = None
+            self._listening = False
             if isinstance(error, Gone):
                 self._hearing.lost(self, [], ended=False)
             elif not isinstance(error, Lost):

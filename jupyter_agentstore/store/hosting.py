@@ -206,20 +206,33 @@ class Visitor(asyncio.Protocol):
         try:
             if name in ("about", "reset", "delete"):
                 self._reply(number, None, self._hosting.served.manage(name, store_id, args))
-            elif name == "listen":
+            elif name == "enter":
                 store = self._find(store_id)
-                attendance = self._attended[number] = Attendance(self, number, store, self._loop)
+                store.wake()
+                attendance = self._attended[number] = Attendance(self, number, store)
                 attendance.begin()
-                self._reply(number, store, dict(store.agent))
-            elif name == "ignore":
-                if (attended := self._attended.pop(args[0], None)) is not None:
-                    attended.end()
-                self._send(DONE, number, pack((None, None)))
+                about = {"schema": store.schema.hash, "backendId": store.backend_id, "head": store.head}
+                self._reply(number, store, about)
+            elif name in ("listen", "ignore", "leave"):
+                self._reply(number, *self._attend(name, args[0]))
             else:
                 store = self._find(store_id)
                 self._reply(number, store, *_CALLS[name](store, *args))
         except BaseException as error:
             self._refuse(number, error)
+
+    def _attend(self, name: str, number: int) -> tuple[Store | None, Any]:
+        """Begin or end the news of a store."""
+        if name == "leave":
+            if (attendance := self._attended.pop(number, None)) is not None:
+                attendance.end()
+            return None, None
+        attendance = self._attended[number]
+        if name == "ignore":
+            attendance.ignore()
+            return None, None
+        attendance.listen()
+        return attendance.store, dict(attendance.store.agent)
 
     def _find(self, store_id: str) -> Store:
         store = self._hosting.served.mine(store_id)
@@ -271,10 +284,10 @@ class Visitor(asyncio.Protocol):
 class Attendance:
     """The news of one store for one connection: what gathers while it cannot be sent is put together."""
 
-    def __init__(self, visitor: Visitor, number: int, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, visitor: Visitor, number: int, store: Store) -> None:
+        self.store = store
         self._visitor = visitor
         self._number = number
-        self._store = store
         self._guard = threading.Lock()
         self._events: list[Event] = []
         self._agent: Mapping[str, Any] | None = None
@@ -282,23 +295,36 @@ class Attendance:
         self._end: str | None = None
         self._told = False
         self._ends: list[Callable[[], None]] = []
+        self._unreplaced: Callable[[], None] | None = None
 
     def begin(self) -> None:
-        """Listen."""
+        """Hear when the log is another one."""
+        self._unreplaced = self.store.on_replaced(self._on_replaced)
+        if self._visitor.closed:
+            self.end()
+
+    def listen(self) -> None:
+        """Hear of everything."""
+        self.ignore()
         self._ends = [
-            self._store.on_events(self._on_events),
-            self._store.on_agent(self._on_agent),
-            self._store.on_told(self._on_message),
-            self._store.on_replaced(self._on_replaced),
+            self.store.on_events(self._on_events),
+            self.store.on_agent(self._on_agent),
+            self.store.on_told(self._on_message),
         ]
         if self._visitor.closed:
             self.end()
 
-    def end(self) -> None:
-        """Listen no more."""
+    def ignore(self) -> None:
+        """Hear no more than at the beginning."""
         ends, self._ends = self._ends, []
         for end in ends:
             end()
+
+    def end(self) -> None:
+        """Hear nothing more."""
+        self.ignore()
+        if self._unreplaced is not None:
+            self._unreplaced()
 
     def _on_events(self, events: Sequence[Event]) -> None:
         with self._guard:
@@ -351,11 +377,6 @@ class Attendance:
 # ---- calls: what is answered, and perhaps parts that go before
 
 
-def _enter(store: Store) -> tuple[Any, ...]:
-    store.wake()
-    return ({"schema": store.schema.hash, "backendId": store.backend_id, "head": store.head},)
-
-
 def _head(store: Store) -> tuple[Any, ...]:
     store.wake()
     return (None,)
@@ -377,7 +398,6 @@ def _tell(store: Store, message: bytes) -> tuple[Any, ...]:
 
 
 _CALLS: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "enter": _enter,
     "head": _head,
     "read": lambda store, *args: (pack_events(store.read(*args)),),
     "row": lambda store, table, key: (store.row(table, key),),

@@ -59,19 +59,19 @@ class Link(asyncio.Protocol):
         self._send(next(self._numbers), body, answer)
         return answer
 
-    def listen(self, store_id: str, news: Callable[[Any], None]) -> tuple[int, Future[Answered]]:
-        """Ask for a store's news; the number ends it by :meth:`ignore`. Raises as :meth:`call`."""
+    def enter(self, store_id: str, news: Callable[[Any], None]) -> tuple[int, Future[Answered]]:
+        """Begin with a store; its news come under the number, until :meth:`leave`. Raises as :meth:`call`."""
         answer: Future[Answered] = Future()
         number = next(self._numbers)
         self._news[number] = news
-        self._send(number, pack((store_id, "listen", ())), answer)
+        self._send(number, pack((store_id, "enter", (number,))), answer)
         return number, answer
 
-    def ignore(self, store_id: str, number: int) -> None:
-        """Ask for no more news."""
+    def leave(self, store_id: str, number: int) -> None:
+        """End with a store."""
         self._news.pop(number, None)
         with suppress(Lost):
-            self.call(store_id, "ignore", number)
+            self.call(store_id, "leave", number)
 
     def on_lost(self, listener: Callable[[], None]) -> None:
         """Call the listener, in the link's thread, when the connection is closed, after all answers."""
@@ -158,7 +158,6 @@ class Link(asyncio.Protocol):
         if kind == DONE:
             _settle(answer, (unpack(body), parts))
         else:
-            self._news.pop(number, None)
             _settle(answer, unpack_error(body) if kind == FAILED else Gone() if kind == GONE else Lost())
 
 

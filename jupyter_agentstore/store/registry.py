@@ -166,6 +166,18 @@ class Registry:
         store, folder = self._cared_for(store_id)
         return verify(store.id, folder, self._open_peers(), progress)
 
+    def backup(
+        self, store_id: str, to: Path, progress: Progress | None = None, *, force: bool = False
+    ) -> Report:
+        """Write a store's events to a backup, wherever it is open.
+
+        Raises as :func:`~jupyter_agentstore.eventlog.backup.backup`.
+        """
+        from .care import copy
+
+        store, folder = self._cared_for(store_id)
+        return copy(store.id, folder, self._open_peers(), to, progress, force=force)
+
     def reset(self, store_id: str, *, purge: bool = False) -> tuple[str, str | None]:
         """Give a store an empty log with a new ``backendId``, wherever it is open.
 
@@ -221,7 +233,7 @@ class Registry:
             return self.reset(store_id, purge=bool(args[0]))
         if name == "delete":
             return self.delete(store_id)
-        return store.backend_id, store.head
+        return store.backend_id, store.head, True
 
     # ---- the end
 

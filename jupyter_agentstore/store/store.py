@@ -450,8 +450,9 @@ class Store:
 
     def heard_agent(self, document: Mapping[str, Any]) -> None:
         """The agent does something else, where the store is."""
-        self._agent = document
-        self._agents.tell(document)
+        if document != self._agent:
+            self._agent = document
+            self._agents.tell(document)
 
     def heard_message(self, message: bytes) -> None:
         """Somebody has told something, where the store is."""
