@@ -23,6 +23,9 @@ AGENT = "agent:"
 """What the actor of every event by an agent begins with; nobody else's may."""
 
 ROLES = ("user", "assistant", "system")
+PRIVILEGED = ("assistant", "system")
+"""Roles in which only some may speak."""
+
 STATUSES = ("active", "paused", "archived")
 TITLE = "New Conversation"
 PERSONALITY = "helpful and friendly"
@@ -121,6 +124,16 @@ def message_added(fields: Mapping[str, Any], meta: Meta) -> Sequence[Operation]:
     answered = about.get("replyTo")
     if_ = {"lastMessageId": answered} if isinstance(answered, str) else None
     return (message, Delete("pendingReplies", conversation, if_))
+
+
+def is_privileged(name: str, args: Any) -> bool:
+    """Whether an event speaks for the agent or the system, which takes the right to ``execute``.
+
+    Args:
+        name: the event's type.
+        args: its fields, whatever they are.
+    """
+    return name == "v1.MessageAdded" and isinstance(args, dict) and args.get("role") in PRIVILEGED
 
 
 def details(metadata: str | None) -> dict[str, Any]:

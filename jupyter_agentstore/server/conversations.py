@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import Any
 
+from ..core.agent_schema import is_privileged
 from ..core.errors import Conflict, NotFound
 from ..core.events import Meta, replace_surrogates
 from ..core.operations import Insert, Row
@@ -126,8 +127,6 @@ class ChatMessage(Conversing):
         },
     )
     async def post(self, body: Chat) -> Any:
-        if body.role != "user":
-            await self.allow("execute", self.store_id)
         made = derived_id(self.actor, body.commitId) if body.commitId else new_id()
         message = {
             "id": made if body.id is None else body.id,
@@ -136,6 +135,8 @@ class ChatMessage(Conversing):
             "content": body.content,
             "metadata": None,
         }
+        if is_privileged("v1.MessageAdded", message):
+            await self.allow("execute", self.store_id)
         touched = {"id": body.conversationId, "updatedAt": iso(time.time_ns() // 1_000_000)}
         drafts = [
             self.draft("v1.MessageAdded", message, body.commitId),

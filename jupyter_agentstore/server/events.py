@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..core.agent_schema import is_privileged
 from ..core.errors import InvalidEvent
 from ..core.events import Event, split
 from ..core.rows import iso
@@ -20,7 +21,6 @@ from .rest import Handler, operation
 from .shapes import FLAG, NUMBER, TEXT, TIME, EventPage, NewEvents, array, nullable, record, ref
 
 _PAGE_BYTES = 8_000_000
-_CLAIMED = ("assistant", "system")
 
 EVENT = record(
     seq=NUMBER,
@@ -68,7 +68,7 @@ class Events(Handler):
         },
     )
     async def post(self, body: NewEvents) -> Any:
-        if any(event.args.get("role") in _CLAIMED for event in body.events if "role" in event.args):
+        if any(is_privileged(event.name, event.args) for event in body.events):
             await self.allow("execute", self.store_id)
         drafts = await self.host.call(drafted, self.stores.schema, body)
         receipt = await self.commit(drafts, body.commitId)

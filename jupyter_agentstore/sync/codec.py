@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ..core.agent_schema import is_privileged
 from ..core.errors import (
     AgentStoreError,
     BackendIdMismatch,
@@ -35,9 +36,6 @@ MAX_SEQ = 2**53 - 1
 
 INVALID_TEXT, INVALID_FRAME, TOO_BIG, TRY_LATER = 1007, 1008, 1009, 1013
 """Close codes (RFC 6455)."""
-
-_MESSAGE_ADDED = "v1.MessageAdded"
-_PRIVILEGED = ("assistant", "system")
 
 
 class ProtocolError(Exception):
@@ -325,11 +323,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError("a number beyond a double")
     return number
-
-
-def is_privileged(name: str, args: Any) -> bool:
-    """Whether an event is a message with role ``assistant`` or ``system``, which only some may commit."""
-    return name == _MESSAGE_ADDED and isinstance(args, dict) and args.get("role") in _PRIVILEGED
 
 
 # JavaScript cuts emojis in half and writes the halves as escapes. JSON allows that, msgspec does not, not even in a

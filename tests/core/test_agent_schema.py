@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_agentstore.core.agent_schema import agent_schema, details
+from jupyter_agentstore.core.agent_schema import agent_schema, details, is_privileged
 from jupyter_agentstore.core.errors import InvalidEvent
 from jupyter_agentstore.core.events import Meta
 from jupyter_agentstore.core.operations import Row, apply
@@ -270,3 +270,22 @@ def test_a_materializer_makes_the_same_of_the_same_and_changes_nothing(
     assert json.dumps(args) == before
     for operation in once:
         assert operation.table in agent_schema.tables
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "privileged"),
+    [
+        ("v1.MessageAdded", {"role": "assistant"}, True),
+        ("v1.MessageAdded", {"role": "system", "id": 7}, True),
+        ("v1.MessageAdded", {"role": "user"}, False),
+        ("v1.MessageAdded", {"role": ["assistant"]}, False),
+        ("v1.MessageAdded", {"role": {"assistant": 1}}, False),
+        ("v1.MessageAdded", [], False),
+        ("v1.MessageAdded", None, False),
+        ("v1.MemberAdded", {"role": "system"}, False),
+    ],
+)
+def test_only_messages_of_the_agent_and_the_system_are_privileged(
+    name: str, args: object, privileged: bool
+) -> None:
+    assert is_privileged(name, args) is privileged
