@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Bool, CFloat, Float, Integer, List, TraitError, Unicode, default, validate
+from traitlets import (
+    Bool,
+    Callable,
+    CFloat,
+    Float,
+    Integer,
+    List,
+    TraitError,
+    Unicode,
+    Union,
+    default,
+    validate,
+)
 
 from .._version import __version__
 from ..core.agent_schema import agent_schema
@@ -98,6 +110,37 @@ class AgentStoreApp(ExtensionApp):
         help="The longest body of a request, in bytes; a longer one is answered with 413.",
     ).tag(config=True)
 
+    max_connections = Integer(
+        4096, min=1, help="How many websockets the server may have; more are answered with 503."
+    ).tag(config=True)
+
+    max_user_connections = Integer(
+        256, min=1, help="How many websockets one user may have; more are answered with 429."
+    ).tag(config=True)
+
+    push_events_per_second = Integer(
+        50_000,
+        min=0,
+        help="""How many events a second one websocket may push, on the whole; twice as many at once. What is more is
+        refused with the error rate_limited, and clients push it again later. 0: no limit.""",
+    ).tag(config=True)
+
+    on_push = Union(
+        [Unicode(), Callable()],
+        default_value="",
+        help="""A function that is called before events are written, by a push or over REST, with a
+        jupyter_agentstore.server.hooks.PushInfo; also as "package.module:name". It may be async. What it raises of
+        jupyter_agentstore.core.errors refuses the events.""",
+    ).tag(config=True)
+
+    on_pull = Union(
+        [Unicode(), Callable()],
+        default_value="",
+        help="""A function that is called before a pull, a copy of the tables or a watch begins, with a
+        jupyter_agentstore.server.hooks.PullInfo; also as "package.module:name". It may be async. What it raises of
+        jupyter_agentstore.core.errors refuses it.""",
+    ).tag(config=True)
+
     responder = Unicode(
         "simulated",
         help="""Who writes the replies: "simulated", which needs no model and no network, or "package.module:name" of
@@ -146,6 +189,8 @@ class AgentStoreApp(ExtensionApp):
         try:
             schema = load_schema(self.schema)
             load_responder(self.responder, self.reply_delay)
+            on_push = load_hook(self.on_push, "on_push")
+            on_pull = load_hook(self.on_pull, "on_pull")
         except ValueError as error:
             self.log.critical("%s", error)
             if self.serverapp is not None and self.serverapp.starter_app is self:
@@ -160,6 +205,10 @@ class AgentStoreApp(ExtensionApp):
             open_limits=self._limits,
             queries=self.query_concurrency,
             body_bytes=self.body_bytes,
+            connections=self.max_connections,
+            user_connections=self.max_user_connections,
+            on_push=on_push,
+            on_pull=on_pull,
             log=self.log,
         )
         scrubbed = [*self.settings.get("extra_log_scrub_param_keys", ()), *_SCRUBBED]
@@ -288,6 +337,18 @@ def load_responder(path: str, delay: list[float]) -> Responder:
     if not hasattr(found, "reply"):
         raise ValueError(f"c.AgentStoreApp.responder: {path!r} has no method 'reply'.")
     return found  # type: ignore[no-any-return]
+
+
+def load_hook(given: Any, trait: str) -> Any:
+    """The function that a trait names or is; None if it is empty.
+
+    Raises:
+        ValueError: there is none, with a sentence that says so.
+    """
+    found = _load(given, trait) if isinstance(given, str) and given else given
+    if found and not callable(found):
+        raise ValueError(f"c.AgentStoreApp.{trait}: {given!r} is no function.")
+    return found or None
 
 
 def _load(path: str, trait: str) -> Any:

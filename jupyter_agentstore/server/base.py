@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hmac
+import math
 import os
 import re
 from collections.abc import Awaitable
@@ -20,7 +21,7 @@ from jupyter_server.utils import ensure_async
 from tornado.web import HTTPError
 
 from ..core.agent_schema import AGENT
-from ..core.errors import AgentStoreError, Forbidden, InvalidRequest, Unauthorized
+from ..core.errors import AgentStoreError, Forbidden, InvalidRequest, RateLimited, Unauthorized
 from ..core.limits import store_id as check_store_id
 from .announce import SCHEME
 from .body import write_json
@@ -186,6 +187,8 @@ class Access(JupyterHandler):
             self.set_header("WWW-Authenticate", 'token realm="Jupyter server"')
         if status == 405:
             self.set_header("Allow", ", ".join(self._methods()))
+        if isinstance(error, RateLimited):
+            self.set_header("Retry-After", str(math.ceil(error.retry_after)))
         self.set_header("Content-Type", "application/json")
         self.finish(write_json(body))
 

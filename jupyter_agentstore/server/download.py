@@ -13,6 +13,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from ..core.errors import NotFound
+from .hooks import PullInfo
 from .rest import Handler, operation
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Tables(Handler):
 
     async def _open(self) -> tuple[Snapshot, BinaryIO]:
         store_id = self.store_id
+        await self.host.hooks.pull(PullInfo(store_id, self.actor, "snapshot"))
 
         def open_() -> tuple[Snapshot, BinaryIO]:
             store = self.stores.get(store_id, create=False)

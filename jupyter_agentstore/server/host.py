@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..core.errors import NotFound, StoreClosed
 from ..core.events import wire
+from .feed import Feeds
+from .hooks import Hooks, PullHook, PushHook
+from .limits import Connections
+from .presence import Hubs
 
 if TYPE_CHECKING:
     from ..agent import Runtime
@@ -46,9 +50,17 @@ class Host:
         open_limits: makes the limits of what one query may cost.
         queries: how many queries may run at once.
         body_bytes: the longest body of a request.
+        connections: how many websockets there may be.
+        user_connections: how many of one user.
+        on_push: called before events are written.
+        on_pull: called before events or tables are sent.
         log: the server's.
 
     Attributes:
+        feeds: news of logs, for this server's websockets.
+        hubs: who is there.
+        connections: how many websockets there are.
+        hooks: the deployment's own functions.
         secret: 64 hex digits; whoever shows them is the server's own user.
     """
 
@@ -61,6 +73,10 @@ class Host:
         open_limits: Callable[[], Limits],
         queries: int,
         body_bytes: int,
+        connections: int,
+        user_connections: int,
+        on_push: PushHook | None,
+        on_pull: PullHook | None,
         log: logging.Logger | logging.LoggerAdapter[logging.Logger],
     ) -> None:
         self.app = app
@@ -68,6 +84,10 @@ class Host:
         self._open_limits = open_limits
         self.body_bytes = body_bytes
         self.secret = secrets.token_hex(32)
+        self.feeds = Feeds()
+        self.hubs = Hubs()
+        self.connections = Connections(connections, user_connections)
+        self.hooks = Hooks(self, on_push, on_pull)
         self._open_stores = open_stores
         self._open_runtime = open_runtime
         self._log = log

@@ -182,6 +182,8 @@ class Handler(Access, APIHandler):
 
     async def commit(self, drafts: list[Draft], commit_id: str | None = None) -> Receipt:
         """Commit as the caller, durably; the store is made if need be."""
+        if self.host.hooks.pushes:
+            await self.host.hooks.push(self.store_id, self.actor, drafts, "rest")
         return await self.host.commit(self.store_id, drafts, actor=self.actor, commit_id=commit_id)
 
 

@@ -27,10 +27,17 @@ class Open(msgspec.Struct, frozen=True):
 
 
 class ReadPage(msgspec.Struct, frozen=True):
-    """Read up to ``limit`` events after ``after``, ``max_bytes`` of bodies; then ``page`` or ``page_failed``."""
+    """Read up to ``limit`` events after ``after``, ``max_bytes`` of bodies; then ``page`` or ``page_failed``.
+
+    Attributes:
+        begins: it is a pull's first; if the user may not have it, ``pull_refused``.
+        live: of the pull.
+    """
 
     pull: int
     after: int
+    begins: bool = False
+    live: bool = False
     limit: int = MAX_PAGE_EVENTS
     max_bytes: int = MAX_PAGE_BYTES
 

@@ -18,6 +18,7 @@ from ..core.errors import (
     Forbidden,
     HeadMoved,
     NotFound,
+    RateLimited,
     StoreClosed,
     StoreLocked,
     TooLarge,
@@ -69,7 +70,8 @@ class _Pull:
     cursor: codec.Cursor | None
     after: int = 0
     end: int | None = None  # where a pull that is not live ends: the head at its first page
-    started: bool = False  # its first page was sent
+    asked: bool = False  # its first page was asked for
+    started: bool = False  # and sent
     reading: bool = False  # a page has been asked for
     known: bool = False  # and the log was known to have one
     unacked: deque[int] = field(default_factory=deque)  # sizes of the Chunks in flight
@@ -254,9 +256,8 @@ class ServerSession:
         for pull in list(self._pulls.values()):
             if pull.live and pull.started and not pull.reading:
                 while events and events[0].seq <= pull.after + 1 <= events[-1].seq and not self._full(pull):
-                    actions += self._send_page(
-                        pull, events[pull.after + 1 - events[0].seq :], self.backend_id
-                    )
+                    first = pull.after + 1 - events[0].seq
+                    actions += self._send_page(pull, events[first : first + MAX_PAGE_EVENTS], self.backend_id)
                 actions += self._read_on(pull)
         return actions + self._release()
 
@@ -322,11 +323,15 @@ class ServerSession:
             later.behind = behind
         return [Send(codec.failure(failed.id, error))]
 
-    def pull_refused(self, pull: int, error: BaseException) -> list[Action]:
-        """The user may not have what a pull asks for; in answer to its first :class:`ReadPage`."""
+    def pull_refused(self, pull: int, error: AgentStoreError) -> list[Action]:
+        """The user may not have what a pull asks for, or not now; instead of its first page."""
         refused = self._pulls.get(pull)
         if self.closed or refused is None:
             return []
+        if error.status >= 500 or isinstance(
+            error, RateLimited
+        ):  # A client does not repeat a pull that failed.
+            return self.unavailable(error)
         return self._end(refused, codec.failure(refused.id, error))
 
     def watching(self, watch: int, picture: Sequence[News]) -> list[Action]:
@@ -374,7 +379,8 @@ class ServerSession:
 
     def _ask(self, pull: _Pull) -> list[Action]:
         pull.reading, pull.known = True, pull.after < self.head
-        return [ReadPage(pull.key, pull.after)]
+        begins, pull.asked = not pull.asked, True
+        return [ReadPage(pull.key, pull.after, begins, pull.live)]
 
     def _send_page(self, pull: _Pull, events: Sequence[Event], backend_id: str) -> list[Action]:
         """Send as many of the events as a page holds; the pull's end if that was its last page."""

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.server.phone import AUTHORIZED, Client, hang_up, opened
 from tests.server.servers import Serve, Server, ok
 
 
@@ -48,3 +49,39 @@ def http(server: Server) -> Iterator[httpx.Client]:
 def conversation(http: httpx.Client) -> str:
     """The id of a conversation in that store."""
     return str(ok(http.post("conversations", json={"userId": "ada", "title": "Coffee"}))["conversationId"])
+
+
+@pytest.fixture(autouse=True)
+def _hang_up() -> Iterator[None]:
+    """No websocket outlives its test."""
+    yield
+    hang_up()
+
+
+@pytest.fixture
+def store_id() -> str:
+    return f"s-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def clients(server: Server, store_id: str) -> tuple[Client, Client]:
+    """Two connections to one store of the test's own."""
+    return opened(server, store_id, **AUTHORIZED), opened(server, store_id, **AUTHORIZED)
+
+
+@pytest.fixture
+def client(clients: tuple[Client, Client]) -> Client:
+    return clients[0]
+
+
+@pytest.fixture(scope="session")
+def ruled(serve: Serve) -> Server:
+    """A server where a header says who calls, and rights depend on it."""
+    return serve(
+        "import agentstore_test_access as access\n"
+        "import jupyter_agentstore.server.websocket as websocket\n"
+        "websocket.ABSENT_SECONDS = websocket.RECHECK_SECONDS = 0.05\n"
+        "c.ServerApp.identity_provider_class = access.ByHeader\n"
+        "c.ServerApp.authorizer_class = access.Rights\n",
+        token="",
+    )

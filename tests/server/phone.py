@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection
+from websockets.sync.client import ClientConnection, connect
 
-from tests.server.servers import Server
+from tests.server.servers import TOKEN, Server
 
 PATIENCE = 30.0
 
@@ -52,7 +54,7 @@ class Client:
         """The next frame; a Chunk is acknowledged."""
         frame: dict[str, Any] = json.loads(self.socket.recv(PATIENCE))
         if frame["_tag"] == "Chunk":
-            self.backend_id = frame["values"][0]["backendId"]
+            self.backend_id = frame["values"][0].get("backendId", self.backend_id)
             self.send({"_tag": "Ack", "requestId": frame["requestId"]})
         self.frames.append(frame)
         return frame
@@ -68,6 +70,20 @@ class Client:
         ended = self.exit(request_id)
         assert ended["_tag"] == "Failure"
         return dict(ended["cause"]["error"])
+
+    def watch(self) -> str:
+        return self.request("AgentStore.Watch")
+
+    def present(self, state: dict[str, Any] | None, client_id: str = "c") -> str:
+        return self.request("AgentStore.Presence", clientId=client_id, sessionId="s", state=state)
+
+    def told(self, kind: str, look: Callable[[dict[str, Any]], object] = lambda item: True) -> dict[str, Any]:
+        """The next news of a kind that are looked for."""
+        while True:
+            frame = self.receive()
+            for item in frame.get("values", ()):
+                if item.get("kind") == kind and look(item):
+                    return dict(item)
 
     def events(self, count: int) -> list[dict[str, Any]]:
         """The next ``count`` items of pulls."""
@@ -91,3 +107,21 @@ def address(server: Server, store_id: str, query: str = "") -> str:
     where = urlsplit(server.announced["url"])
     path = f"{where.path.rstrip('/')}/agentstore/websocket"
     return f"ws://{where.netloc}{path}?storeId={store_id}{query}&transport=ws"
+
+
+def opened(server: Server, store_id: str, query: str = "", **headers: str) -> Client:
+    """A connection with these headers (``_`` for ``-``); :func:`hang_up` ends it."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    socket = _CONNECTIONS.enter_context(
+        connect(address(server, store_id, query), additional_headers=named, max_size=None, proxy=None)
+    )
+    return Client(socket, store_id)
+
+
+def hang_up() -> None:
+    """End all connections."""
+    _CONNECTIONS.close()
+
+
+_CONNECTIONS = ExitStack()
+AUTHORIZED = {"Authorization": f"token {TOKEN}"}

@@ -17,8 +17,8 @@ PASSWORD = "correct horse"
 CALLS = [
     ("GET", "conversations"), ("POST", "conversations"), ("POST", "chat"), ("GET", "agent/status"),
     ("POST", "agent/memory"), ("GET", "messages"), ("GET", "events"), ("POST", "events"), ("POST", "query"),
-    ("GET", "tables/messages"), ("GET", "backup"), ("GET", "snapshot"), ("GET", "stores"), ("GET", "health"), ("GET", "openapi.json"),
-    ("GET", "websocket"), ("GET", "nothing"),
+    ("GET", "tables/messages"), ("GET", "backup"), ("GET", "snapshot"), ("GET", "stores"),
+    ("GET", "health"), ("GET", "openapi.json"), ("GET", "websocket"), ("GET", "nothing"),
 ]  # fmt: skip
 
 

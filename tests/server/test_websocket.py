@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
-from tests.server.phone import PATIENCE, Client, address
+from tests.server.phone import AUTHORIZED, PATIENCE, Client, opened
 from tests.server.servers import TOKEN, Server, until
 
 Serve = Callable[..., Server]
-
-
-def opened(server: Server, store_id: str, query: str = "", **headers: str) -> Client:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    socket = CONNECTIONS.enter_context(
-        connect(address(server, store_id, query), additional_headers=named, max_size=None, proxy=None)
-    )
-    return Client(socket, store_id)
-
-
-CONNECTIONS = ExitStack()
-
-
-@pytest.fixture(autouse=True)
-def hang_up() -> Iterator[None]:
-    """No connection outlives its test."""
-    yield
-    CONNECTIONS.close()
 
 
 def refusal(server: Server, store_id: str, query: str = "", **headers: str) -> int:
@@ -49,38 +29,6 @@ def refusal(server: Server, store_id: str, query: str = "", **headers: str) -> i
 def payload(token: str) -> str:
     """The parameter in which a LiveStore client sends a token."""
     return "&payload=" + quote(quote(json.dumps({"authToken": token}), safe=""), safe="")
-
-
-AUTHORIZED = {"Authorization": f"token {TOKEN}"}
-
-
-@pytest.fixture
-def store_id() -> str:
-    return f"s-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
-def clients(server: Server, store_id: str) -> tuple[Client, Client]:
-    """Two connections to one store of the test's own."""
-    return opened(server, store_id, **AUTHORIZED), opened(server, store_id, **AUTHORIZED)
-
-
-@pytest.fixture
-def client(clients: tuple[Client, Client]) -> Client:
-    return clients[0]
-
-
-@pytest.fixture(scope="session")
-def ruled(serve: Serve) -> Server:
-    """A server where a header says who calls, and rights depend on it."""
-    return serve(
-        "import agentstore_test_access as access\n"
-        "import jupyter_agentstore.server.websocket as websocket\n"
-        "websocket.ABSENT_SECONDS = websocket.RECHECK_SECONDS = 0.05\n"
-        "c.ServerApp.identity_provider_class = access.ByHeader\n"
-        "c.ServerApp.authorizer_class = access.Rights\n",
-        token="",
-    )
 
 
 # ---- who gets in
