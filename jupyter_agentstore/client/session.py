@@ -98,7 +98,7 @@ class Session:
         self._pid = os.getpid()
         self.events: Listeners[Sequence[Event]] = Listeners()
         self.rows: Listeners[Sequence[RowChange] | None] = Listeners()
-        self._times: list[int] = []  # when each pending event was committed, milliseconds
+        self._shown: list[Event] = []  # what is pending, with when it was committed and by whom
         self._present: dict[tuple[str, str], dict[str, Any]] = {}
         self._connected = self._closed = self._paused = False
         self._torn = False  # an action was not carried out to its end
@@ -113,8 +113,7 @@ class Session:
     def _begin(self, client: str, session: str, pending: Sequence[Wire]) -> ClientSession:
         """A machine that goes on from where the tables are."""
         replica = self._replica
-        now = time.time_ns() // 1_000_000
-        self._times = (self._times + [now] * len(pending))[: len(pending)]
+        self._show(pending)
         made = ClientSession(
             self.store_id,
             client,
@@ -125,7 +124,7 @@ class Session:
             pending=pending,
             watch=True,
         )
-        replica.confirm((), 0, self._as_events(made.state.pending), True)
+        replica.confirm((), 0, self._shown, True)
         return made
 
     def start(self, patience: float) -> None:
@@ -183,12 +182,11 @@ class Session:
                     "store.flush() waits until they are there."
                 )
             self._replica.check(drafts)
-            wires = self._number(drafts, state.local_head)
             if self._journal is not None:
-                self._journal.add(wires)
-            first = state.local_head + 1
+                self._journal.add(self._number(drafts, state.local_head))
             self._do(self._machine.commit([(one.name, one.args) for one in drafts]))
-            return Receipt(range(first, first + len(wires)), self._machine.state.local_head)
+            head = self._machine.state.local_head
+            return Receipt(range(state.local_head + 1, head + 1), head)
 
     def await_head(self, head: int, timeout: float) -> bool:
         """Wait until the server's events up to ``head`` are here; whether they are."""
@@ -367,8 +365,8 @@ class Session:
 
     def _commit_here(self, events: Sequence[Wire]) -> None:
         now = time.time_ns() // 1_000_000
-        self._times += [now] * len(events)
         shown = [self._as_event(event, now) for event in events]
+        self._shown += shown
         self._tell(shown, self._replica.add(shown))
 
     def _take(self, change: Changed) -> None:
@@ -383,12 +381,11 @@ class Session:
                 self._journal.done(change.confirmed, left=len(change.pending))
         if change.rebased:
             self.sync.note(_rebased(change))
-        del self._times[: change.confirmed]
-        del self._times[len(change.pending) :]
-        pending = self._as_events(change.pending)
-        self._tell(
-            change.events, self._replica.confirm(change.events, change.confirmed, pending, change.rebased)
-        )
+        del self._shown[: change.confirmed]
+        if change.rebased:
+            self._show(change.pending)
+        rows = self._replica.confirm(change.events, change.confirmed, self._shown, change.rebased)
+        self._tell(change.events, rows)
 
     def _caught_up(self) -> None:
         self.sync.note(f"In step with the server at event {self._machine.state.upstream_head:,}.")
@@ -449,11 +446,11 @@ class Session:
         )
         self._aside = []
         state = self._machine.state
-        wires = self._number(fitting, state.local_head)
         if self._journal is not None:
+            wires = self._number(fitting, state.local_head)
             self._journal.write(self._machine.backend_id, (*state.pending, *wires))
-        if wires:
-            self._do(self._machine.commit([(event.name, bytes(event.args).decode()) for event in wires]))
+        if fitting:
+            self._do(self._machine.commit([(one.name, one.args) for one in fitting]))
 
     # ---- small things
 
@@ -468,8 +465,12 @@ class Session:
             wires.append(Wire(one.name, msgspec.Raw(one.args.encode()), seq, seq - 1, client, session))
         return wires
 
-    def _as_events(self, pending: Sequence[Wire]) -> list[Event]:
-        return [self._as_event(event, at) for event, at in zip(pending, self._times, strict=True)]
+    def _show(self, pending: Sequence[Wire]) -> None:
+        """Have these pending in place of what was, with its times as far as they reach."""
+        now = time.time_ns() // 1_000_000
+        times = [event.recorded_at for event in self._shown[: len(pending)]]
+        times += [now] * (len(pending) - len(times))
+        self._shown = [self._as_event(event, at) for event, at in zip(pending, times, strict=True)]
 
     def _as_event(self, event: Wire, at: int) -> Event:
         text = bytes(event.args).decode()
