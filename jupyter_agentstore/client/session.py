@@ -277,8 +277,15 @@ class Session:
             return len(pending)
 
     def pause(self) -> None:
-        self._paused = True
+        with self._changed:
+            self.check_open()
+            self._paused = True
+            self._machine.closed()  # from here on nothing is sent, and what still comes is not heard
+            self._connected = False
+            self._error = "Paused."
+            self.sync.note("Offline: paused.")
         self._connection.pause()
+        self._tell((), None)
 
     def resume(self) -> None:
         self._paused = False
@@ -290,7 +297,7 @@ class Session:
         with self._changed:
             if self._torn:
                 self._mend()
-            if self._other_log:
+            if self._other_log or self._paused:
                 self._connection.hangup(self._error)
                 return
             self._connected = True
@@ -309,7 +316,9 @@ class Session:
             self._connected = False
             self._present.clear()
             self._machine.closed()
-            self._error = "Paused." if self._paused else reason
+            if self._paused:
+                return
+            self._error = reason
             if not self._closed:
                 self.sync.note(f"Offline: {self._error}" if was else f"Still offline: {self._error}")
             self._changed.notify_all()
