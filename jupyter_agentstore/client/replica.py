@@ -67,7 +67,7 @@ class Replica:
         self._agent: dict[str, Any] = {"isThinking": False, "currentTask": None, "lastActivity": None}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._instance = self._new_instance()
+        self._instance = self._new_instance(folder)
         try:
             taken = None if folder is None else State.take(self._instance, folder, _ALIAS, schema)
             self._take(taken or self._new_state(""))
@@ -75,8 +75,8 @@ class Replica:
             self._instance.close()
             raise
 
-    def _new_instance(self) -> Instance:
-        return Instance(self._folder, locked=True, memory_limit=_MEMORY)
+    def _new_instance(self, folder: Path | None) -> Instance:
+        return Instance(folder, locked=True, memory_limit=_MEMORY)
 
     def _new_state(self, backend_id: str) -> State:
         return State.open(self._instance, self._folder, _ALIAS, self.schema, backend_id, 0)
@@ -127,28 +127,30 @@ class Replica:
             self._check_open()
             pending = self._pending.events if self.backend_id in (None, backend_id) else []
             if self._folder is None:
-                self._move_to_a_folder()
+                self._install_apart(file, backend_id)
+            else:
+                install(file, self._instance, self._folder, _ALIAS, self.schema, backend_id)
+                self._state.close()
             folder = self._folder
             assert folder is not None
-            install(file, self._instance, folder, _ALIAS, self.schema, backend_id)
-            self._state.close()
             put_in_place(folder)
-            self._take(
-                State.take(self._instance, folder, _ALIAS, self.schema) or self._new_state(backend_id),
-                pending,
-            )
+            taken = State.take(self._instance, folder, _ALIAS, self.schema)
+            self._take(taken or self._new_state(backend_id), pending)
 
-    def _move_to_a_folder(self) -> None:
-        """A replica in memory gets a folder for as long as it is open: its instance opens no other file."""
-        self._temporary = tempfile.TemporaryDirectory(
-            prefix="agentstore-replica-", ignore_cleanup_errors=True
-        )
-        pending, backend_id = self._pending.events, self.backend_id
+    def _install_apart(self, file: Path, backend_id: str) -> None:
+        """Give a replica in memory a folder for as long as it is open: its instance opens no other file."""
+        temporary = tempfile.TemporaryDirectory(prefix="agentstore-replica-", ignore_cleanup_errors=True)
+        folder = Path(temporary.name)
+        instance = self._new_instance(folder)
+        try:
+            install(file, instance, folder, _ALIAS, self.schema, backend_id)
+        except BaseException:
+            instance.close()
+            temporary.cleanup()
+            raise
         self._state.close()
         self._instance.close()
-        self._folder = Path(self._temporary.name)
-        self._instance = self._new_instance()
-        self._take(self._new_state(backend_id or ""), pending)
+        self._temporary, self._folder, self._instance = temporary, folder, instance
 
     def confirm(
         self, events: Sequence[Event], confirmed: int, pending: Sequence[Event], rebased: bool

@@ -218,6 +218,14 @@ class StateFile(File):
         meta = read_meta(self._reader)
         return meta.applied if meta else -1
 
+    @property
+    def whole(self) -> bool:
+        """Whether the file is as long as it says; DuckDB looks only when it reads what is missing."""
+        assert self.path is not None
+        query = "select block_size * total_blocks from pragma_database_size() where database_name = ?"
+        [(size,)] = self.query(query, [self.alias])
+        return bool(size <= self.path.stat().st_size)
+
     # ---- writing
 
     def write(self, batch: Batch | None, applied: int, counters: str, document: Row | None) -> None:

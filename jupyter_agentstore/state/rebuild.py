@@ -98,10 +98,12 @@ def install(
     found = StateFile.find(instance, beside, f"{alias}_n", layouts(schema), backend_id, None)
     if found is None:
         raise ForeignFile("What was to be installed are no tables of this store.")
+    whole = found.whole
     found.detach()
-    if found.meta.schema != schema.hash:
+    if not whole or found.meta.schema != schema.hash:
         discard(beside)
-        raise ForeignFile("What was to be installed are tables of another schema.")
+        what = "tables of another schema" if whole else "not all of the tables"
+        raise ForeignFile(f"What was to be installed are {what}.")
 
 
 def put_in_place(folder: Path) -> None:

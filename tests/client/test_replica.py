@@ -225,6 +225,46 @@ def test_a_query_under_way_holds_up_nobody_and_sees_one_moment(replica: Replica)
     assert one(replica, "select count(*) from messages") == 3
 
 
+def test_every_query_sees_confirmed_and_pending_events_of_one_moment(replica: Replica) -> None:
+    """One thread confirms, rebases and commits; whatever is counted, no event is missing and none is there twice."""
+    sql = """select count(*), count(distinct seq), max(seq), (select count(*) from messages),
+        (select "totalMessages" from "agentState") from events"""
+    done = threading.Event()
+    wrong: list[Any] = []
+    asked = [0, 0]
+
+    def ask(place: int) -> None:
+        while not done.is_set() or not asked[place]:
+            count, distinct, last, messages, total = replica.query(sql).to_pylist()[0].values()
+            if not count == distinct == last == messages + 1 == total + 1:
+                wrong.append((count, distinct, last, messages, total))
+            asked[place] += 1
+
+    readers = [threading.Thread(target=ask, args=(place,)) for place in range(2)]
+    for reader in readers:
+        reader.start()
+    head, pending = 2, []
+    for turn in range(60):
+        mine = said(head + len(pending) + 1, f"mine {turn}")
+        replica.add([mine])
+        pending.append(mine)
+        if turn % 3 == 1:
+            replica.confirm(pending[:1], 1, pending[1:], False)
+            pending, head = pending[1:], head + 1
+        elif turn % 3 == 2:
+            theirs = said(head + 1, f"theirs {turn}")
+            pending = [
+                said(head + 2 + n, json.loads(old.body)["args"]["id"]) for n, old in enumerate(pending)
+            ]
+            replica.confirm([theirs], 0, pending, True)
+            head += 1
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+    assert min(asked) > 0
+
+
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "replica"
     with closing(Replica(folder)) as first:
@@ -302,15 +342,15 @@ def test_a_servers_copy_takes_the_place_of_what_was_there(tmp_path: Path, kept: 
     assert folder.exists() == kept
 
 
-@pytest.mark.parametrize("what", ["another log", "another schema", "junk", "cut"])
+@pytest.mark.parametrize("what", ["another log", "another schema", "junk", "cut", "cut late"])
 def test_a_copy_that_is_not_the_logs_is_refused(tmp_path: Path, what: str) -> None:
     (tmp_path / "server").mkdir()
     schema = agent_schema.extend(version=1) if what == "another schema" else agent_schema
     path = snapshot(tmp_path / "server", schema=schema)
     if what == "junk":
         path.write_bytes(b"junk" * 10_000)
-    elif what == "cut":
-        path.write_bytes(path.read_bytes()[:5_000])
+    elif what.startswith("cut"):
+        path.write_bytes(path.read_bytes()[: 5_000 if what == "cut" else -300_000])
     with closing(Replica(tmp_path / "replica")) as replica:
         replica.begin("another" if what == "another log" else "log")
         replica.confirm([begun(1)], 0, [], False)
@@ -318,6 +358,12 @@ def test_a_copy_that_is_not_the_logs_is_refused(tmp_path: Path, what: str) -> No
             replica.install(path, "another" if what == "another log" else "log")
         assert (replica.applied, replica.count("conversations")) == (1, 1)
         assert [file.name for file in (tmp_path / "replica").glob("*.duckdb")] == ["state.duckdb"]
+
+
+def test_a_replica_in_memory_stays_as_it_is_when_a_copy_is_refused(replica: Replica, tmp_path: Path) -> None:
+    with pytest.raises(ForeignFile):
+        replica.install(snapshot(tmp_path, backend="another"), "log")
+    assert (replica.applied, ids(replica)) == (2, ["m2"])
 
 
 # ---- the law
