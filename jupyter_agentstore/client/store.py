@@ -7,18 +7,28 @@ until it has its answer.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import html
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..core.agent_schema import INSTRUCTIONS, PERSONALITY
-from ..core.errors import AgentStoreError, Conflict, InvalidEvent, NotFound, TooLarge, Unreachable
+from ..core.errors import (
+    AgentStoreError,
+    Conflict,
+    InvalidEvent,
+    NotFound,
+    StoreClosed,
+    TooLarge,
+    Unreachable,
+)
 from ..core.events import encode_args
 from ..events import ConversationCreated, new_id
 from . import frames
@@ -36,6 +46,9 @@ if TYPE_CHECKING:
 BATCH_EVENTS = 1_000
 """Events that :meth:`Store.commit_many` sends at once, and at most this many bytes of them."""
 BATCH_BYTES = 8_000_000
+
+CLOSE_SECONDS = 5.0
+"""Seconds that closing a store waits for the server to take what is pending."""
 
 T = TypeVar("T", bound="Subscription | Watch")
 
@@ -67,6 +80,8 @@ class Store:
         self._guard = threading.Lock()
         self._subscriptions: set[Subscription | Watch] = set()
         _open_stores.add(self)
+        self._abandoned = weakref.finalize(self, _close_later, link)
+        self._abandoned.atexit = False
 
     @property
     def id(self) -> str:
@@ -295,7 +310,7 @@ class Store:
 
     # its life
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """End subscriptions, send what is pending, and let go of the store. Again is harmless.
 
         Args:
@@ -303,15 +318,12 @@ class Store:
                 and says so.
         """
         _open_stores.discard(self)
+        self._abandoned.detach()
         with self._guard:
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             subscription.close()
-        try:
-            self.link.flush(timeout)
-        except AgentStoreError as error:
-            print(f"agentstore: {error}", file=sys.stderr)  # noqa: T201 - somebody must hear of it
-        self.link.close()
+        _close(self.link, timeout)
 
     def __enter__(self) -> Store:
         return self
@@ -338,14 +350,31 @@ class Store:
         return f"embedded in {self.link.where}" if state == "embedded" else f"{state} at {self.link.where}"
 
 
-_open_stores: set[Store] = set()
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _close(link: Link, timeout: float) -> None:
+    """Send what is pending and let go of a store."""
+    try:
+        link.flush(timeout)
+    except StoreClosed:
+        pass
+    except AgentStoreError as error:
+        print(f"agentstore: {error}", file=sys.stderr)  # noqa: T201 - somebody must hear of it
+    link.close()
+
+
+def _close_later(link: Link) -> None:
+    """Let go of a store that nobody holds any more; in a thread, as nobody knows where this is called."""
+    with contextlib.suppress(RuntimeError):  # Python is ending
+        threading.Thread(target=_close, args=(link, CLOSE_SECONDS), name="agentstore-close").start()
 
 
 @atexit.register
 def _close_all() -> None:
     """Send what is pending before Python ends."""
     for store in list(_open_stores):
-        if store.link.sync.pending:
+        if store.sync.pending:
             store.close()
 
 
