@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -303,6 +305,26 @@ class closing:
         ):
             with pytest.raises(StoreClosed):
                 call()
+
+
+def test_tables_that_another_process_has_are_not_taken(tmp_path: Path) -> None:
+    with closing(Replica(tmp_path)) as replica:
+        replica.begin("log")
+        replica.confirm([begun(1)], 0, [], False)
+        code = f"""
+from pathlib import Path
+from jupyter_agentstore.client.replica import Replica
+from jupyter_agentstore.core.errors import StoreLocked
+try:
+    Replica(Path({str(tmp_path)!r}))
+except StoreLocked:
+    print("locked")
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("locked\n", "")
+        assert replica.count("conversations") == 1
+    with closing(Replica(tmp_path)) as replica:
+        assert replica.applied == 1
 
 
 def test_what_is_pending_before_the_log_is_known_stays(tmp_path: Path) -> None:
