@@ -13,6 +13,13 @@ def conversation(id: str, **more: Any) -> Draft:
     return draft(agent_schema, "v1.ConversationCreated", args, door="python")
 
 
-def message(id: str, conversation: str = "c", content: str = "A mocha", **more: Any) -> Draft:
+def message(
+    id: str,
+    conversation: str = "c",
+    content: str = "A mocha",
+    *,
+    commit_id: str | None = None,
+    **more: Any,
+) -> Draft:
     args = {"id": id, "conversationId": conversation, "role": "user", "content": content, **more}
-    return draft(agent_schema, "v1.MessageAdded", args, door="python")
+    return draft(agent_schema, "v1.MessageAdded", args, door="python", commit_id=commit_id)

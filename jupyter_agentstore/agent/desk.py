@@ -97,7 +97,7 @@ class Desk:
         self._nudge = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._scanning = self._rescan = self._closed = False
-        self._unsubscribe = store.on_rows(self._rows)
+        self._unsubscribe = store.on_own_rows(self._rows)
 
     def scan(self) -> None:
         """Take up everything that waits in the store."""

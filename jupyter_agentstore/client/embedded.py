@@ -102,14 +102,14 @@ getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 class EmbeddedLink:
-    """A :class:`~jupyter_agentstore.client.link.Link` to a store in this process.
+    """A :class:`~jupyter_agentstore.client.link.Link` to a store in this process, or in another one of the user's.
 
     Args:
         store_id: which store; it is made if it is not there.
         folder: the folder of all stores.
 
     Raises:
-        StoreLocked: another process has the store.
+        StoreLocked: another process has the store that cannot be asked: another user's, or one with another schema.
     """
 
     def __init__(self, store_id: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from ..core import errors
 from ..core.errors import AgentStoreError, TooLarge
 from ..core.events import Event, Wire, replace_surrogates
+from ..core.operations import RowChange
 from ..core.schema import Schema
 from .commits import Draft, Receipt
 
@@ -131,6 +132,16 @@ def pack_events(events: Sequence[Event]) -> list[Any]:
 def unpack_events(plain: Sequence[Any]) -> list[Event]:
     """What :func:`pack_events` was given."""
     return [Event(*each) for each in plain]
+
+
+def pack_changes(changes: Sequence[RowChange]) -> list[Any]:
+    """Rows that changed."""
+    return [(change.table, change.key, change.before, change.after, change.seq) for change in changes]
+
+
+def unpack_changes(plain: Sequence[Any]) -> list[RowChange]:
+    """What :func:`pack_changes` was given."""
+    return [RowChange(*each) for each in plain]
 
 
 def pack_receipt(receipt: Receipt) -> list[Any]:

@@ -17,7 +17,7 @@ import msgspec
 
 from ..core.errors import StoreClosed, StoreLocked, Unreachable
 from ..core.events import Event
-from ..core.operations import Row
+from ..core.operations import Row, RowChange
 from ..core.schema import Schema
 from ..state.query import Limits
 from .backing import Answer, Lost, Params
@@ -27,6 +27,7 @@ from .frames import (
     pack_drafts,
     pack_params,
     table_of,
+    unpack_changes,
     unpack_events,
     unpack_receipt,
 )
@@ -54,6 +55,9 @@ class Hearing(Protocol):
 
     def heard(self, events: Sequence[Event]) -> None:
         """Events that go on from ``told``, some of which may be known."""
+
+    def heard_of_rows(self, changes: Sequence[RowChange] | None) -> None:
+        """Rows that changed, there; None when it is not known which."""
 
     def heard_agent(self, document: dict[str, Any]) -> None:
         """What the agent is doing."""
@@ -99,7 +103,7 @@ class Guest:
         self._guard = threading.Lock()
         self._entries: dict[Commit | Push, None] = {}
         self._unsure: list[Commit | Push] = []
-        self._listening = False
+        self._listening = self._with_rows = False
         self._wanted = 0  # the last event that listeners are to hear of
         self._filling = False
         self._left = False
@@ -272,30 +276,30 @@ class Guest:
 
     # ---- news
 
-    def listen(self) -> None:
+    def listen(self, *, rows: bool) -> None:
         """Have the store's listeners told of news from now on, and of the events that they have missed."""
         with self._guard:
-            if self._listening or self._left:
+            if self._left or (self._listening and (self._with_rows or not rows)):
                 return
-            self._listening = True
+            self._listening, self._with_rows = True, rows
         try:
-            answer = self.link.call(self._id, "listen", self._number)
+            answer = self.link.call(self._id, "listen", self._number, rows)
         except Lost:
             return  # which is heard of by another way
-        answer.add_done_callback(self._begun)
+        answer.add_done_callback(lambda done: self._begun(done, rows))
 
     def ignore(self) -> None:
         """No more news: nobody listens."""
         with self._guard:
             if not self._listening:
                 return
-            self._listening = False
+            self._listening = self._with_rows = False
         with suppress(Lost):
             self.link.call(self._id, "ignore", self._number)
 
-    def _begun(self, answer: Future[Answered]) -> None:
+    def _begun(self, answer: Future[Answered], rows: bool) -> None:
         if (error := answer.exception()) is not None:
-            self._listening = False
+            self._listening = self._with_rows = False
             if isinstance(error, Gone):
                 self._hearing.lost(self, [], ended=False)
             elif not isinstance(error, Lost):
@@ -304,6 +308,8 @@ class Guest:
         agent = self._said(answer.result())
         if agent is not None:
             self._hearing.heard_agent(agent)
+        if rows:
+            self._hearing.heard_of_rows(None)  # since they were asked for, some may have changed
         self._fill(self.head)
 
     def _news(self, news: Any) -> None:
@@ -315,6 +321,8 @@ class Guest:
                 self._fill(events[-1].seq)
             else:
                 self._hearing.heard(events)
+        elif what == "rows":
+            self._hearing.heard_of_rows(None if said is None else unpack_changes(said))
         elif what == "agent":
             self._hearing.heard_agent(said)
         elif what == "told":

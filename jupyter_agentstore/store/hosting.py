@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import StoreClosed
 from ..core.events import Event
+from ..core.operations import RowChange
 from ..state.query import Limits
 from .commits import Receipt
 from .frames import (
@@ -33,6 +34,7 @@ from .frames import (
     Frames,
     frame,
     pack,
+    pack_changes,
     pack_error,
     pack_events,
     pack_receipt,
@@ -51,6 +53,7 @@ _THREADS = 8
 _LONG_THREADS = 4
 _MOST_CALLS = 1_000  # of one connection at once; no more are read meanwhile
 _KEPT_EVENTS = 200  # events sent with news; who needs earlier ones reads the log
+_KEPT_ROWS = 5_000
 _KEPT_MESSAGES = 1_000
 _LONG = frozenset({"query", "table", "snapshot", "reset", "delete"})
 _log = logging.getLogger(__name__)
@@ -214,14 +217,14 @@ class Visitor(asyncio.Protocol):
                 about = {"schema": store.schema.hash, "backendId": store.backend_id, "head": store.head}
                 self._reply(number, store, about)
             elif name in ("listen", "ignore", "leave"):
-                self._reply(number, *self._attend(name, args[0]))
+                self._reply(number, *self._attend(name, *args))
             else:
                 store = self._find(store_id)
                 self._reply(number, store, *_CALLS[name](store, *args))
         except BaseException as error:
             self._refuse(number, error)
 
-    def _attend(self, name: str, number: int) -> tuple[Store | None, Any]:
+    def _attend(self, name: str, number: int, rows: bool = False) -> tuple[Store | None, Any]:
         """Begin or end the news of a store."""
         if name == "leave":
             if (attendance := self._attended.pop(number, None)) is not None:
@@ -231,7 +234,7 @@ class Visitor(asyncio.Protocol):
         if name == "ignore":
             attendance.ignore()
             return None, None
-        attendance.listen()
+        attendance.listen(rows=rows)
         return attendance.store, dict(attendance.store.agent)
 
     def _find(self, store_id: str) -> Store:
@@ -290,11 +293,13 @@ class Attendance:
         self._number = number
         self._guard = threading.Lock()
         self._events: list[Event] = []
+        self._rows: list[RowChange] | None = []  # None: too many, some are lost
         self._agent: Mapping[str, Any] | None = None
         self._messages: deque[bytes] = deque(maxlen=_KEPT_MESSAGES)
         self._end: str | None = None
         self._told = False
         self._ends: list[Callable[[], None]] = []
+        self._with_rows = False
         self._unreplaced: Callable[[], None] | None = None
 
     def begin(self) -> None:
@@ -303,20 +308,24 @@ class Attendance:
         if self._visitor.closed:
             self.end()
 
-    def listen(self) -> None:
-        """Hear of everything."""
-        self.ignore()
-        self._ends = [
-            self.store.on_events(self._on_events),
-            self.store.on_agent(self._on_agent),
-            self.store.on_told(self._on_message),
-        ]
+    def listen(self, *, rows: bool) -> None:
+        """Hear of everything; of rows that change only if that is wanted."""
+        if not self._ends:
+            self._ends = [
+                self.store.on_events(self._on_events),
+                self.store.on_agent(self._on_agent),
+                self.store.on_told(self._on_message),
+            ]
+        if rows and not self._with_rows:
+            self._with_rows = True
+            self._ends.append(self.store.on_rows(self._on_rows))
         if self._visitor.closed:
             self.end()
 
     def ignore(self) -> None:
         """Hear no more than at the beginning."""
         ends, self._ends = self._ends, []
+        self._with_rows = False
         for end in ends:
             end()
 
@@ -329,6 +338,14 @@ class Attendance:
     def _on_events(self, events: Sequence[Event]) -> None:
         with self._guard:
             self._events = [*self._events, *events[-_KEPT_EVENTS:]][-_KEPT_EVENTS:]
+        self._wake()
+
+    def _on_rows(self, changes: Sequence[RowChange] | None) -> None:
+        with self._guard:
+            if self._rows is not None and changes is not None and len(self._rows) < _KEPT_ROWS:
+                self._rows.extend(changes)
+            else:
+                self._rows = None
         self._wake()
 
     def _on_agent(self, document: Mapping[str, Any]) -> None:
@@ -360,12 +377,15 @@ class Attendance:
         with self._guard:
             self._told = False
             events, self._events = self._events, []
+            rows, self._rows = self._rows, []
             agent, self._agent = self._agent, None
             messages = list(self._messages)
             self._messages.clear()
             end, self._end = self._end, None
         if events:
             self._visitor.send_news(self._number, "events", pack_events(events))
+        if rows is None or rows:
+            self._visitor.send_news(self._number, "rows", None if rows is None else pack_changes(rows))
         if agent is not None:
             self._visitor.send_news(self._number, "agent", dict(agent))
         if messages:

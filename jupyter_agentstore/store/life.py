@@ -54,6 +54,9 @@ class Watching(Hearing, Protocol):
 
     def heard_rows(self, changes: Sequence[RowChange]) -> None: ...
 
+    def listen_to(self, guest: Guest) -> None:
+        """Have listeners hear of what is done in another process."""
+
     def opened(self, backing: Backing) -> None:
         """There is a new backing; called in the thread that will use it."""
 
@@ -347,7 +350,7 @@ class Life:
             settled = not self._moving and (backing is not None or self.mine)
             closed = self._closed is not None
         if isinstance(backing, Guest):
-            backing.listen()
+            self._watching.listen_to(backing)
         if not settled and not closed:
             self.lost(None, ())
 

@@ -60,7 +60,9 @@ class Store:
         self._telling = threading.Lock()  # of its own: the store's threads take it, which others wait for
         self._backend_id = ""
         self._events: Listeners[Sequence[Event]] = Listeners()
-        self._rows: Listeners[Sequence[RowChange]] = Listeners()
+        self._rows: Listeners[Sequence[RowChange] | None] = Listeners()
+        self._own_rows: Listeners[Sequence[RowChange]] = Listeners()
+        self._was_own = False
         self._agents: Listeners[Mapping[str, Any]] = Listeners()
         self._messages: Listeners[bytes] = Listeners()
         self._replaced: Listeners[bool] = Listeners()
@@ -280,13 +282,17 @@ class Store:
             self.told = self.head
         return self._attended_by(self._events.add(listener))
 
-    def on_rows(self, listener: Callable[[Sequence[RowChange]], None]) -> Callable[[], None]:
+    def on_rows(self, listener: Callable[[Sequence[RowChange] | None], None]) -> Callable[[], None]:
         """Call the listener with rows that changed, as soon as they are known, in the order of events.
 
-        Only the process that has the files knows. The listener is called in the projector's thread, and must return
-        at once. The result ends it.
+        It is called with None when some may have changed that it was not told of, because the store went to another
+        process. It is called in a thread of the store's, and must return at once. The result ends it.
         """
-        return self._rows.add(listener)
+        return self._attended_by(self._rows.add(listener))
+
+    def on_own_rows(self, listener: Callable[[Sequence[RowChange]], None]) -> Callable[[], None]:
+        """As :meth:`on_rows`, but only while the files are open in this process."""
+        return self._own_rows.add(listener)
 
     @property
     def agent(self) -> Mapping[str, Any]:
@@ -328,7 +334,7 @@ class Store:
     @property
     def attended(self) -> bool:
         """Whether somebody listens who must hear of everything, wherever it is done."""
-        return bool(self._events or self._agents or self._messages)
+        return bool(self._events or self._rows or self._agents or self._messages)
 
     def _attended_by(self, end: Callable[[], None]) -> Callable[[], None]:
         self._life.attend()
@@ -404,6 +410,8 @@ class Store:
             self.told = backing.head
         elif replaced:
             self.told = 0
+        missed = replaced or not (self._was_own and backing.own) or backing.head > self.told
+        self._was_own = backing.own
         self._backend_id = backing.backend_id
         if backing.own:
             self._on_wake(self)
@@ -411,13 +419,16 @@ class Store:
             self._replaced.tell(False)
         if self.attended:
             if isinstance(backing, Guest):
-                backing.listen()
+                self.listen_to(backing)
             else:
                 self._tell_missed(cast("Awake", backing), backing.head)
+            if missed:
+                self._rows.tell(None)
 
     def heard(self, events: Sequence[Event]) -> None:
         """Events are durable."""
         if not self._events:
+            self.told = events[-1].seq
             return
         first = events[0].seq
         backing = self._life.backing
@@ -444,8 +455,17 @@ class Store:
                 self._events.tell(events)
                 self.told = events[-1].seq
 
+    def listen_to(self, guest: Guest) -> None:
+        """Have listeners hear of what is done in the process that has the store."""
+        guest.listen(rows=bool(self._rows))
+
     def heard_rows(self, changes: Sequence[RowChange]) -> None:
         """Rows have changed."""
+        self._own_rows.tell(changes)
+        self._rows.tell(changes)
+
+    def heard_of_rows(self, changes: Sequence[RowChange] | None) -> None:
+        """Rows have changed where the store is; None: it is not known which."""
         self._rows.tell(changes)
 
     def heard_agent(self, document: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,22 @@ from jupyter_agentstore.core.errors import InvalidRequest, InvalidStoreId, Store
 HOLD = """
 import sys
 from jupyter_agentstore import connect
-store = connect("taken", folder=sys.argv[1])
+store = connect("shared", folder=sys.argv[1])
 store.conversation(title="theirs")
 print("ready", flush=True)
 sys.stdin.readline()
+print([chat.title for chat in store.conversations], flush=True)
+"""
+
+LOCK = """
+import sys
+from pathlib import Path
+from jupyter_agentstore.eventlog import Lock
+(Path(sys.argv[1]) / "taken").mkdir()
+lock = Lock.take(Path(sys.argv[1]) / "taken")
+print("ready", flush=True)
+sys.stdin.readline()
+lock.release()
 """
 
 WRITE_AND_EXIT = """
@@ -48,9 +61,29 @@ def test_what_was_asked_for_is_not_announced(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == ""
 
 
-def test_another_process_is_told_who_has_the_store(tmp_path: Path) -> None:
-    holder = subprocess.Popen(
+def test_two_processes_share_a_store(tmp_path: Path) -> None:
+    other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        with connect("shared", folder=tmp_path) as store:
+            assert [chat.title for chat in store.conversations] == ["theirs"]
+            chat = store.conversation(title="mine")
+            assert chat.send("Who answers this?").reply(30).role == "assistant"
+            said, _ = other.communicate("\n", timeout=30)
+            assert sorted(ast.literal_eval(said)) == ["mine", "theirs"]
+            assert chat.send("And now that the other has gone?").reply(30).role == "assistant"
+            assert len(chat.messages) == 4
+    finally:
+        other.kill()
+        other.communicate(timeout=30)
+
+
+def test_who_has_a_store_and_cannot_be_asked_is_named(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout is not None
@@ -62,9 +95,7 @@ def test_another_process_is_told_who_has_the_store(tmp_path: Path) -> None:
         connect("another", folder=tmp_path).close()  # the rest of the folder is free
     finally:
         holder.communicate("\n", timeout=30)
-    assert holder.returncode == 0
-    with connect("taken", folder=tmp_path) as store:
-        assert [chat.title for chat in store.conversations] == ["theirs"]
+    connect("taken", folder=tmp_path).close()
 
 
 def test_who_finds_the_store_in_a_server_is_told_how_to_connect_to_it() -> None:

@@ -104,9 +104,13 @@ def ids(store: Store) -> list[str]:
 
 
 def test_what_a_guest_writes_and_reads_is_the_hosts(host: Neighbour, guest: Store) -> None:
-    receipt = guest.commit([message("a"), message("b")], actor="bob", commit_id="k").result(30)
+    receipt = guest.commit(
+        [message("a", commit_id="k"), message("b", commit_id="k")], actor="bob", commit_id="k"
+    ).result(30)
     assert (receipt.seqs, receipt.head, receipt.repeated) == (range(2, 4), 3, False)
-    again = guest.commit([message("a"), message("b")], actor="bob", commit_id="k").result(30)
+    again = guest.commit(
+        [message("a", commit_id="k"), message("b", commit_id="k")], actor="bob", commit_id="k"
+    ).result(30)
     assert (again.seqs, again.repeated) == (range(2, 4), True)
     assert guest.push(pushed((3, '{"text":"\\ud83c \u00e4"}')), actor="eve", backend_id=None).result(30) == 4
     assert guest.backend_id == host.do("store.backend_id")
@@ -227,6 +231,26 @@ def test_what_is_told_and_what_the_agent_does_is_heard_in_every_process(
     until(lambda: host.do("len(store._messages._all)") == 1)
 
 
+def test_rows_that_change_are_heard_of_in_every_process_and_so_is_that_some_were_missed(
+    host: Neighbour, guest: Store, start: Start
+) -> None:
+    heard: list[str | None] = []
+    end = guest.on_rows(lambda changes: heard.extend([None] if changes is None else [c.key for c in changes]))
+    until(lambda: heard == [None])
+    guest.commit([message("a")], actor="me").result(30)
+    host.do('store.commit([message("b")], actor="x").result(30).head')
+    until(lambda: [key for key in heard if key in ("a", "b")] == ["a", "b"])
+    own: list[Any] = []
+    guest.on_own_rows(own.extend)
+    host.kill()
+    until(lambda: heard[-1] is None)
+    assert own == []
+    guest.commit([message("third", commit_id="k")], actor="me", commit_id="k").result(30)
+    until(lambda: "third" in heard)
+    assert [change.key for change in own if change.table == "messages"] == ["third"]
+    end()
+
+
 def test_the_agent_is_called_where_the_files_are(host: Neighbour, registry: Registry, guest: Store) -> None:
     woken: list[Store] = []
     registry.on_wake(woken.append)
@@ -313,7 +337,9 @@ def test_noise_on_the_socket_ends_its_own_connection_and_nothing_else(
 
 def test_a_guest_takes_over_from_a_host_that_is_killed(host: Neighbour, guest: Store, start: Start) -> None:
     third = start()
-    futures = [guest.commit([message(str(n))], actor="me", commit_id=f"k{n}") for n in range(200)]
+    futures = [
+        guest.commit([message(str(n), commit_id=f"k{n}")], actor="me", commit_id=f"k{n}") for n in range(200)
+    ]
     pushes = guest.push(pushed((10**6, "{}")), actor="me", backend_id=None)
     host.kill()
     heads = [future.result(30).seqs.start for future in futures]
@@ -377,7 +403,8 @@ def test_listeners_hear_of_every_event_once_and_in_order_whoever_hosts(start: St
     neighbours += [start(), start()]
     for each in neighbours:
         each.do("store.on_events(hear)")
-    commit = 'store.commit([message(f"{os.getpid()}-{n}")], actor="x", commit_id=f"{os.getpid()}-{n}")'
+    draft = 'message(f"{os.getpid()}-{n}", commit_id=f"{n}")'
+    commit = f"store.commit([{draft}], actor=str(os.getpid()), commit_id=str(n))"
     write = f"[{commit}.result(30).head for n in range(60)][-1]"
     for each in neighbours[1:]:
         each.start(write)
@@ -389,7 +416,7 @@ def test_listeners_hear_of_every_event_once_and_in_order_whoever_hosts(start: St
         second.kill()
     last = next(each for each in neighbours[1:] if each is not second)
     last.do(write.replace("range(60)", "range(60, 100)"))
-    head = guest.commit([message("end")], actor="me", commit_id="end").result(30).head
+    head = guest.commit([message("end", commit_id="end")], actor="me", commit_id="end").result(30).head
     until(lambda: heard and heard[-1] == head)
     assert heard == list(range(2, head + 1))
     until(lambda: last.do("heard[-1]") == head)
@@ -421,7 +448,7 @@ def test_a_forked_child_keeps_neither_the_socket_nor_a_connection(host: Neighbou
     sleeper = host.do(code)
     try:
         host.kill()
-        guest.commit([message("a")], actor="me", commit_id="k").result(30)
+        guest.commit([message("a", commit_id="k")], actor="me", commit_id="k").result(30)
         assert guest.own
     finally:
         os.kill(sleeper, 9)
