@@ -177,6 +177,8 @@ class World:
                     host.cut()
                 if host.connection is None:
                     host.connect()
+                if host.may_write and host.session.refused is not None:
+                    host.allow()
                 host.tick(self.now)
             if not self.steps() and all(host.settled for host in self.hosts):
                 return
@@ -214,6 +216,7 @@ class Host:
         self.named = named
         self.tables_first = tables_first
         self.may_write = may_write
+        self.may_be_refused = not may_write  # also after it was allowed to: the answer may be on its way
         self.runs = 0
         self.backend_id: str | None = None
         self.applied: list[Event] = []
@@ -305,7 +308,10 @@ class Host:
         self.world.forget()
         if not keeps_all:
             self.loose = self.durable
-        if not self.named:
+        if self.named:  # a confirmation that was lost comes again
+            again = Counter(map(content, self.loose.pending)) - Counter(map(content, self.pending))
+            self.acknowledged -= again
+        else:
             self._may_be_lost(self.pending)
         self.tables.close()
         self.tables = self._open()
@@ -346,7 +352,7 @@ class Host:
         return []
 
     def _check_refusal(self) -> None:
-        assert not self.may_write
+        assert self.may_be_refused
         assert isinstance(self.session.refused, Forbidden)
 
     def _send(self, text: str) -> None:

@@ -136,6 +136,7 @@ def test_a_backend_that_says_nothing_of_its_events_is_understood() -> None:
 def test_events_that_came_already_are_skipped() -> None:
     client = Client().opened().receive(page(event(1), event(2)), page(event(1), event(2)))
     client.receive(page(event(2), event(3)))
+    assert [len(action.events) for action in client.did if isinstance(action, Changed)] == [2, 1]
     assert [one.seq for one in client.applied] == [1, 2, 3]
     assert client.out()[2:] == [ACK] * 3
 
@@ -329,9 +330,15 @@ def test_a_push_that_is_never_answered_ends_the_connection() -> None:
 
 
 def test_an_answer_to_a_push_whose_events_were_renumbered_meanwhile_says_nothing() -> None:
-    client = online().commit("1").receive(page(event(1)))
+    client = online().commit("1", "2").receive(page(event(1)))
     client.receive(done("2"))  # no honest server says so
-    assert client.pushes() == [[1], [2]]
+    assert client.pushes() == [[1, 2], [2, 3]]
+
+
+def test_events_that_were_accepted_and_then_are_not_in_the_log_are_pushed_again() -> None:
+    client = online().commit("1", "2").receive(done("2"))  # and no honest server goes on like this
+    client.receive(page(event(1)))
+    assert client.pushes() == [[1, 2], [2, 3]]
 
 
 def test_own_events_that_come_at_other_numbers_are_confirmed_there() -> None:
