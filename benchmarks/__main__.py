@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ BENCHES: dict[str, Callable[[Setting], Iterator[Table]]] = {
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measurements; see benchmarks/."
     )

@@ -81,7 +81,7 @@ class Backend:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,
+                process_group=0,
             )
         deadline = time.monotonic() + PATIENCE
         while not _answers(port):

@@ -22,6 +22,7 @@ console.log = console.info = console.debug = console.error;
 
 const CONVERSATION = "c0";
 const PATIENCE = 60_000;
+const WHOLE = 240_000;
 const clients = [];
 let texts = [];
 let number = 0;
@@ -50,14 +51,19 @@ async function client(name, { url, authToken, storeId }) {
     logLevel: LogLevel.None,
   });
   Effect.runCallback(Deferred.await(shutdownDeferred), {
-    onExit: (exit) => died(new Error(`${name} ended: ${why(exit)}`)),
+    onExit: (exit) => died(new Error(`a client ended with ${why(exit)}`)),
   });
   return store;
 }
 
+/** The innermost cause, in a few words: `SqliteError 19` is a constraint that was violated. */
 function why(exit) {
-  const value = Exit.isSuccess(exit) ? exit.value : Cause.squash(exit.cause);
-  return JSON.stringify(value)?.slice(0, 300) ?? String(value);
+  let cause = Exit.isSuccess(exit) ? exit.value : Cause.squash(exit.cause);
+  let said = String(cause?.message ?? cause);
+  for (; cause; cause = cause.cause) {
+    if (cause._tag !== undefined) said = [cause._tag, cause.code ?? cause.cause?.code ?? cause.reason].join(" ").trim();
+  }
+  return said;
 }
 
 function message() {
@@ -159,13 +165,18 @@ async function open({ url, authToken, storeId, said }) {
   await there;
 }
 
+async function late(name) {
+  await pause(WHOLE, undefined, { ref: false });
+  throw new Error(`${name} was not done after ${WHOLE / 1e3} s`);
+}
+
 const commands = { open, latencies, batches, both };
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { do: name, ...given } = JSON.parse(line);
   let answer;
   try {
-    answer = { value: (await Promise.race([commands[name](given), ended])) ?? null };
+    answer = { value: (await Promise.race([commands[name](given), ended, late(name)])) ?? null };
   } catch (error) {
     answer = { error: String(error?.message ?? error) };
   }
