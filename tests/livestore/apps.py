@@ -170,6 +170,8 @@ class App:
         return said
 
     def _told(self) -> str:
+        while not self._lines.empty():
+            self.said.append(json.loads(self._lines.get() or '{"event":"ended"}'))
         return "\n".join([*map(str, self.said), self._errors.decode(errors="replace")])
 
     def _listen(self) -> None:

@@ -102,10 +102,12 @@ export const events = {
   agentStateSet: tables.agentState.set,
 };
 
+// As on the server, the first of two rows with one id stays. LiveStore 0.4.0 needs it, too: while it rebases, its
+// session now and then inserts a row again that it has not taken back.
 const materializers = State.SQLite.materializers(events, {
-  "v1.ConversationCreated": (conversation) => tables.conversations.insert(conversation),
-  "v1.MessageAdded": (message) => tables.messages.insert(message),
-  "v1.MemoryAdded": (memory) => tables.conversationMemory.insert(memory),
+  "v1.ConversationCreated": (conversation) => tables.conversations.insert(conversation).onConflict("id", "ignore"),
+  "v1.MessageAdded": (message) => tables.messages.insert(message).onConflict("id", "ignore"),
+  "v1.MemoryAdded": (memory) => tables.conversationMemory.insert(memory).onConflict("id", "ignore"),
   "v1.ConversationUpdated": ({ id, updatedAt, status }) =>
     tables.conversations.update({ updatedAt: new Date(updatedAt), ...(status && { status }) }).where({ id }),
   "v1.Pinged": () => [],
