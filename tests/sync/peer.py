@@ -8,10 +8,13 @@ from typing import Any
 
 from jupyter_agentstore.core.errors import AgentStoreError, BackendIdMismatch, HeadMoved
 from jupyter_agentstore.core.events import Event, Wire, wire
+from jupyter_agentstore.sync.news import News
 from jupyter_agentstore.sync.server_session import (
     Action,
     Close,
+    Follow,
     Open,
+    Present,
     PushBatch,
     ReadPage,
     Send,
@@ -119,6 +122,10 @@ class Peer:
             )
         elif isinstance(action, ReadPage):
             self.do(self.session.page(action.pull, self.log.read(action), self.log.head))
+        elif isinstance(action, Follow):
+            self.do(self.session.watching(action.watch, [News(("agent",), '{"kind":"agent"}')]))
+        elif isinstance(action, Present):
+            self.do(self.session.presented(action.present))
         elif isinstance(action, PushBatch):
             try:
                 head = self.log.push(action.batch, action.backend_id)

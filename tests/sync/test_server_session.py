@@ -570,35 +570,3 @@ def test_the_chunk_of_a_push_comes_before_its_end_unless_an_acknowledgement_is_d
         else:
             pushed += next(sizes)
             assert seen >= pushed or unacked >= WINDOW_CHUNKS
-
-
-JUNK = st.one_of(
-    st.text(max_size=200),
-    st.binary(max_size=200),
-    st.recursive(
-        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=4),
-            st.dictionaries(
-                st.sampled_from(["_tag", "id", "tag", "payload", "requestId", "batch", "cursor", "value"]),
-                inner,
-                max_size=6,
-            ),
-        ),
-    ).map(json.dumps),
-)
-
-
-@given(st.lists(JUNK, max_size=5))
-def test_no_frame_makes_the_session_raise(frames: list[str | bytes]) -> None:
-    peer = Peer(Log(3)).send(pull())
-    for frame in frames:
-        peer.send(frame)
-
-
-@given(st.data())
-def test_no_damaged_frame_makes_the_session_raise(data: st.DataObject) -> None:
-    whole = data.draw(st.sampled_from([pull(), push("1", 3, 2), ack(), interrupt()]).map(json.dumps)).encode()
-    at = data.draw(st.integers(0, len(whole) - 1))
-    damaged = whole[:at] + data.draw(st.binary(max_size=3)) + whole[at + data.draw(st.integers(0, 3)) :]
-    Peer(Log(3)).send(damaged)
