@@ -287,10 +287,16 @@ def test_an_app_learns_that_its_store_was_reset_and_starts_afresh(
         jupyter.stop()
 
 
-def test_an_event_of_the_apps_own_without_fields_goes_through(open_app: Open, http: httpx.Client) -> None:
+def test_an_event_of_the_apps_own_without_fields_goes_through(
+    open_app: Open, http: httpx.Client, jupyter: Jupyter, store_id: str
+) -> None:
     ada, bob = open_app("ada"), open_app("bob")
     ada.commit(("v1.Pinged", None), conversation())
     bob.wait("conversations")
     log = server_log(http, 2)
     assert (log[0]["name"], log[0]["args"]) == ("v1.Pinged", {})
     assert ada.log(2) == bob.log(2) == log
+    with closing(connect(store_id, url=jupyter.url, token=TOKEN)) as store:
+        until(lambda: len(store.conversations) == 1)
+        store.commit(events.MemoryAdded(id="m", conversationId="c1", fact="Oat milk"))
+    assert ids(ada.wait("conversationMemory")) == ["m"]
