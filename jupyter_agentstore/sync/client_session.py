@@ -119,7 +119,8 @@ class ClientSession:
         self._cursor = min(head, self._applied)  # the last event that has come
         self._presence: dict[str, Any] | None = None
         self._requests = 0
-        self._doubtful = False  # a push was cut off, and it is not known yet whether it arrived
+        # A push was cut off, perhaps in an earlier run, and it is not known yet whether it arrived.
+        self._doubtful = bool(pending)
         self._room = (
             MAX_PAGE_BYTES  # for the next push; less after one that was cut off, for the sake of slow lines
         )
@@ -250,8 +251,8 @@ class ClientSession:
         """Drop what is pending; events of it that the server has taken already stay until they come.
 
         Raises:
-            ValueError: a push is under way, or was when the connection broke: it is not known whether its events are
-                in the log. It is known again after :class:`CaughtUp`.
+            ValueError: a push is under way, or may have been when the connection broke or an earlier run ended: it is
+                not known whether its events are in the log. It is known again after :class:`CaughtUp`.
         """
         if self._flight is not None or self._doubtful:
             raise ValueError("It is not known yet whether the events that were pushed last are in the log.")

@@ -205,16 +205,25 @@ class Host:
     Args:
         named: it keeps a journal, and goes on with it after a crash; otherwise it is a new session then.
         tables_first: it applies events before it writes the journal; otherwise after that.
+        careless: a crash may take it back to what its journal said before a rebase, even if it has pushed since.
         may_write: whether the server takes its pushes.
     """
 
     def __init__(
-        self, world: World, name: str, *, named: bool, tables_first: bool, may_write: bool = True
+        self,
+        world: World,
+        name: str,
+        *,
+        named: bool = True,
+        tables_first: bool = False,
+        careless: bool = False,
+        may_write: bool = True,
     ) -> None:
         self.world = world
         self.name = name
         self.named = named
         self.tables_first = tables_first
+        self.careless = careless
         self.may_write = may_write
         self.may_be_refused = not may_write  # also after it was allowed to: the answer may be on its way
         self.runs = 0
@@ -372,7 +381,7 @@ class Host:
         self.pending = change.pending
         self.backend_id = self.session.backend_id
         self.loose = Journal(change.head, change.pending)
-        if change.rebased:
+        if discarding or (change.rebased and not self.careless):
             self.durable = self.loose
 
     def _apply(self, events: Sequence[Event]) -> None:

@@ -98,6 +98,15 @@ def test_what_is_under_way_cannot_be_discarded() -> None:
     assert client.journal == []
 
 
+def test_what_an_earlier_run_may_have_pushed_cannot_be_discarded_before_the_log_was_seen() -> None:
+    client = Client(pending=chain("1"))
+    with pytest.raises(ValueError):
+        client.session.discard()
+    client.opened().receive(page(event(1)), failed("2", Forbidden("No.")))
+    client.do(client.session.discard())
+    assert client.session.state.pending == ()
+
+
 def test_what_the_server_has_taken_is_not_discarded() -> None:
     client = online().commit("1").commit("2").receive(done("2"), failed("3", Forbidden("No.")))
     client.do(client.session.discard())

@@ -70,15 +70,21 @@ class Machine(RuleBasedStateMachine):
         self.number = 0
 
     @initialize(
-        kinds=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=5),
+        kinds=st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=2, max_size=5),
         reader=st.booleans(),
         seed=st.integers(0, 10_000),
         length=st.sampled_from([0, 60, 200]),
     )
-    def begin(self, kinds: list[tuple[bool, bool]], reader: bool, seed: int, length: int) -> None:
-        for place, (named, tables_first) in enumerate(kinds):
-            may_write = not (reader and place == 0)
-            host = Host(self.world, f"n{place}", named=named, tables_first=tables_first, may_write=may_write)
+    def begin(self, kinds: list[tuple[bool, bool, bool]], reader: bool, seed: int, length: int) -> None:
+        for place, (named, tables_first, careless) in enumerate(kinds):
+            host = Host(
+                self.world,
+                f"n{place}",
+                named=named,
+                tables_first=tables_first,
+                careless=careless,
+                may_write=not (reader and place == 0),
+            )
             self.world.hosts.append(host)
             host.connect()
         self.storm(seed, length)
@@ -285,7 +291,7 @@ def test_sessions_that_commit_200_events_each_at_once_converge(
     world = World(registry, instance)
     chance = random.Random(count)
     for place in range(count):
-        world.hosts.append(Host(world, f"n{place}", named=True, tables_first=False))
+        world.hosts.append(Host(world, f"n{place}"))
         world.hosts[-1].connect()
     for number in range(200):
         for place, host in enumerate(world.hosts):
