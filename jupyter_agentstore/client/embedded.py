@@ -200,7 +200,13 @@ class EmbeddedLink:
         return dict(self._open().status())
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        unlisten = self._open().on_events(listener)
+        store = self._open()
+        ends = (store.on_events(listener), store.on_replaced(lambda _: listener(())))
+
+        def unlisten() -> None:
+            for end in ends:
+                end()
+
         self._listeners[listener] = unlisten
 
         def end() -> None:

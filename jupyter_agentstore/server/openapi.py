@@ -46,7 +46,7 @@ _COMMON = {
     403: "The caller may not do this, or the request could be another site's (XSRF).",
     503: "The server is starting, stopping, or rebuilding the tables.",
 }
-_OF_A_STORE = {423: "Another process has the store open."}
+_OF_A_STORE = {423: "A process that cannot be asked has the store open."}
 _OF_A_BODY = {
     413: "The body, or an event, is too long.",
     422: "A field of an event is not what its type allows; `field` names it.",

@@ -52,10 +52,14 @@ if TYPE_CHECKING:
 _THREADS = 8
 _LONG_THREADS = 4
 _MOST_CALLS = 1_000  # of one connection at once; no more are read meanwhile
+_STUCK = 30.0  # seconds in which somebody who waits for an answer must take some of it
 _KEPT_EVENTS = 200  # events sent with news; who needs earlier ones reads the log
 _KEPT_ROWS = 5_000
 _KEPT_MESSAGES = 1_000
 _LONG = frozenset({"query", "table", "snapshot", "reset", "delete"})
+_AT_ONCE = frozenset({"listen", "ignore", "leave", "tell"})
+"""Calls that wait for nothing and must not overtake each other."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -142,8 +146,12 @@ class Visitor(asyncio.Protocol):
                 self._take(number, store_id, name, args)
         except Exception:  # whatever it is, it is not one of us
             _log.warning("Another process does not speak this version's protocol.", exc_info=True)
-            if self._transport is not None:
-                self._transport.abort()
+            self._abort()
+
+    def _abort(self) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _take(self, number: int, store_id: str, name: str, args: Sequence[Any]) -> None:
         self._running += 1
@@ -159,6 +167,8 @@ class Visitor(asyncio.Protocol):
                         return
                     self._writes[store_id] = deque([(number, name, args)])
                 pool.submit(self._write_in_order, store_id)
+            elif name in _AT_ONCE:
+                self._answer(number, store_id, name, args)
             else:
                 pool.submit(self._answer, number, store_id, name, args)
         except RuntimeError:  # we are closing
@@ -245,7 +255,8 @@ class Visitor(asyncio.Protocol):
 
     def _reply(self, number: int, store: Store | None, said: Any, parts: Iterable[Any] = ()) -> None:
         for part in parts:
-            self._room.wait()
+            if not self._room.wait(_STUCK):
+                self.run(self._abort)  # it asks again when it goes on
             if self.closed:
                 return
             self._send(PART, number, part)

@@ -17,6 +17,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ PREFIX = "agentstore-host-"
 NAME = "host.sock"
 _LONGEST = 100  # bytes of a path that every system takes for a socket
 _PATIENCE = 5.0  # seconds that a connection may take to come about
+_YOUNG = 60.0  # seconds in which a process may not have come to listen yet
 _log = logging.getLogger(__name__)
 
 
@@ -138,6 +140,7 @@ class Peers:
 
     def _listen(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        _sweep(folder.parent)
         if len(os.fsencode(folder / NAME)) > _LONGEST:
             folder.rmdir()
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
@@ -238,14 +241,27 @@ def socket_of(owner: Mapping[str, object]) -> str | None:
 def clean_up(owner: Mapping[str, object]) -> None:
     """Remove the socket of a lock holder that died."""
     path = socket_of(owner)
-    if path is None:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(FileNotFoundError):
+    if path is not None:
+        _remove_dead(Path(path).parent)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove sockets of processes that died and had no store that somebody took over."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            found = folder.lstat()
+            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _YOUNG:
+                _remove_dead(folder)
+
+
+def _remove_dead(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.settimeout(_PATIENCE)
-            probe.connect(path)
-        except ConnectionRefusedError:
-            shutil.rmtree(Path(path).parent, ignore_errors=True)
+            probe.connect(str(folder / NAME))
+        except (ConnectionRefusedError, FileNotFoundError):
+            if not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             return
 
