@@ -85,6 +85,19 @@ def resident(pid: int | None = None) -> float:
     return int(said.stdout) * 1024 / 1e6
 
 
+def fsyncs(file: Path, times: int) -> list[float]:
+    """Seconds that a small write and its fsync take, each; what a durable commit cannot do without."""
+    taken = []
+    with file.open("ab", buffering=0) as out:
+        for _ in range(times):
+            time.sleep(0.002)
+            began = time.perf_counter()
+            out.write(bytes(512))
+            os.fsync(out.fileno())
+            taken.append(time.perf_counter() - began)
+    return taken
+
+
 def drop_from_page_cache(folder: Path) -> None:
     """Ask the system to forget the files of a folder, so that reading them is reading the disk."""
     if not hasattr(os, "posix_fadvise"):

@@ -11,7 +11,7 @@ from .node import Backend, Missing, install
 from .pairs import Apps, Failed, Kernels, Pair
 from .report import Figure, Table, Target, median, percentile
 from .server import Server
-from .setting import Setting, progress
+from .setting import Setting, fsyncs, progress
 
 OURS, APPS, LIVESTORE = "agentstore", "LiveStore, this server", "LiveStore"
 TURNS = 4
@@ -38,7 +38,7 @@ def run(setting: Setting) -> Iterator[Table]:
         died: Died = {}
         with ExitStack() as pairs:
             alive = {name: pairs.enter_context(make("steady")) for name, make in opened.items()}
-            _latencies(setting, table, alive, died)
+            _latencies(setting, table, alive, died, home)
             _batches(setting, table, alive, died)
         for each in (200, 50):
             _both(setting, table, opened, each, died)
@@ -75,17 +75,20 @@ def _folder(home: Path, name: str) -> Path:
     return folder
 
 
-def _latencies(setting: Setting, table: Table, alive: dict[str, Pair], died: Died) -> None:
+def _latencies(setting: Setting, table: Table, alive: dict[str, Pair], died: Died, home: Path) -> None:
     times = {name: setting.scale(400 if name == OURS else 240, 20) for name in alive}
+    syncs: list[float] = []
     for kind, (label, half, most) in KINDS.items():
         seconds: dict[str, list[float]] = {name: [] for name in alive}
         for name in progress([name for _ in range(TURNS) for name in alive], label):
+            syncs += fsyncs(home / "synced", 20)
             with _surviving(name, died):
                 seconds[name] += alive[name].latencies(kind, times[name] // TURNS)
         ordered = [sorted(seconds[name]) for name in alive]
         for part, share, bound in (("p50", 0.5, half), ("p99", 0.99, most), ("longest", 1.0, None)):
             figures = [Figure(percentile(v, share) * 1e3, "ms") if v else None for v in ordered]
             table.add(f"commit to {label}, {part}", *figures, target=Target(bound) if bound else None)
+    table.add("an fsync on this disk meanwhile, p50", Figure(median(syncs) * 1e3, "ms"))
     table.add("commits measured, each kind", *(Figure(len(values)) for values in ordered))
 
 
