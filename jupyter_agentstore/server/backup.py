@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..core.errors import NotFound
-from ..eventlog.contract import PAGE_BYTES
 from .download import MEDIA, send
 from .rest import Handler, operation
 
@@ -59,6 +58,8 @@ class OpenLog:
 
     def scan(self, after: int = 0, size: int = 10_000, *, end: int | None = None) -> Iterator[list[Event]]:
         """As :meth:`EventLog.scan`."""
+        from ..eventlog.contract import PAGE_BYTES
+
         end = self.head if end is None else end
         while after < end:
             page = self.read(after, min(size, end - after), PAGE_BYTES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.agent_schema import is_privileged
 from ..core.errors import Conflict, NotFound
@@ -17,9 +17,12 @@ from ..core.operations import Insert, Row
 from ..core.rows import iso, jsonable
 from ..core.schema import Schema
 from ..events import new_id
-from ..store import Draft, Store, draft
+from ..store import Draft, draft
 from .rest import Handler, operation
 from .shapes import FLAG, TEXT, Chat, Facts, MessagePage, NewConversation, array, record, ref
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 DOOR = "rest"
 _PAGE_CHARACTERS = 16_000_000

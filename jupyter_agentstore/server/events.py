@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,11 +14,14 @@ from ..core.errors import InvalidEvent
 from ..core.events import Event, split
 from ..core.rows import iso
 from ..core.schema import Schema
-from ..store import Draft, Store, draft
+from ..store import Draft, draft
 from .body import write_json
 from .conversations import DOOR
 from .rest import Handler, operation
 from .shapes import FLAG, NUMBER, TEXT, TIME, EventPage, NewEvents, array, nullable, record, ref
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 _PAGE_BYTES = 8_000_000
 

@@ -9,22 +9,22 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from ..core.errors import AgentStoreError, InvalidEvent
 from ..core.events import Decoded, Wire, decode, wire
-from ..store import Draft
 
 if TYPE_CHECKING:
+    from ..store import Draft
     from .host import Host
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PushInfo:
+class PushInfo(msgspec.Struct, frozen=True, dict=True):
     """Events that are about to be written.
 
     Attributes:
@@ -38,7 +38,10 @@ class PushInfo:
     actor: str
     count: int
     door: Literal["sync", "rest"]
-    _batch: Sequence[Wire | Draft] = field(repr=False)
+    _batch: Sequence[Wire | Draft]
+
+    def __repr__(self) -> str:  # goes into logs, where the events' text has no business
+        return f"<{self.count} events of {self.actor!r} for {self.store_id!r}, by {self.door}>"
 
     @cached_property
     def client_ids(self) -> frozenset[str]:
@@ -51,8 +54,7 @@ class PushInfo:
         return [_decoded(event) for event in self._batch]
 
 
-@dataclass(frozen=True)
-class PullInfo:
+class PullInfo(msgspec.Struct, frozen=True):
     """Events or tables that are about to be sent.
 
     Attributes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -17,9 +17,11 @@ from jupyter_server.base.handlers import APIHandler
 from tornado.web import stream_request_body
 
 from ..core.errors import TooLarge
-from ..store import Draft, Receipt, Store
 from .base import Access, Action
 from .body import read, read_json, write_json
+
+if TYPE_CHECKING:
+    from ..store import Draft, Receipt, Store
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
