@@ -112,8 +112,10 @@ class Guest:
         try:
             said = self._wait(answer, _ENTER_SECONDS)
             if said["schema"] != schema.hash:
+                url = f" ({owner['url']})" if owner.get("url") else ""
                 raise StoreLocked(
-                    f"The store {store_id!r} is open in process {owner.get('pid')}, whose schema is another one.",
+                    f"The store {store_id!r} is open in process {owner.get('pid')}{url}, for which other events and "
+                    "tables are configured (c.AgentStoreApp.schema).",
                     owner,
                 )
         except BaseException:

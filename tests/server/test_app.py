@@ -309,11 +309,14 @@ def test_a_message_that_waited_at_the_end_is_answered_after_the_next_start(
         assert head(http) == 5
 
 
-def test_a_store_that_another_server_has_is_said_to_be_locked(
+def test_a_store_that_a_server_with_another_schema_has_is_said_to_be_locked(
     serve: Serve, server: Server, http: httpx.Client
 ) -> None:
     ok(http.post("conversations", json={"userId": "ada"}))
-    other = serve(f"c.AgentStoreApp.folder = {str(server.stores)!r}")
+    other = serve(
+        f"c.AgentStoreApp.folder = {str(server.stores)!r}\n"
+        "c.AgentStoreApp.schema = 'agentstore_test_schema:schema'"
+    )
     with other.client(params=http.params) as locked:
         for answer in (locked.get("conversations"), locked.post("conversations", json={"userId": "bob"})):
             message = refused(answer, 423, "store_locked")
