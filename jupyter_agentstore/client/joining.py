@@ -28,8 +28,6 @@ NEAR = 10_000
 SHOWN_AFTER = 1.0
 """Seconds that joining may take without a progress bar."""
 
-_PART = 1 << 20
-
 
 @dataclass(frozen=True)
 class Copy:
@@ -94,10 +92,11 @@ class Join:
         head, backend_id = self.remote.log()
         if backend_id is None:
             return
-        known = replica.applied if replica.backend_id == backend_id else 0
+        lost = replica.backend_id == backend_id and replica.applied > head  # a torn end of the log
+        known = replica.applied if replica.backend_id == backend_id and not lost else 0
         if head - known > NEAR and self._fetch(replica):
             return
-        replica.begin(backend_id)
+        replica.begin(backend_id, anew=lost)
 
     def _fetch(self, replica: Replica) -> bool:
         """Take a copy of the server's tables; False if it has none to give."""
@@ -182,7 +181,7 @@ def _receive(answer: httpx.Response, file: BinaryIO, progress: Progress, closing
         file.seek(0)
         file.truncate()
     total = file.tell() + int(answer.headers["Content-Length"])
-    for part in answer.iter_raw(_PART):
+    for part in answer.iter_raw():
         file.write(part)
         progress.to(file.tell(), total)
         if closing.is_set():
