@@ -65,7 +65,7 @@ class Connection:
     Args:
         store_id: which store.
         endpoint: the server as it is now.
-        locate: looks where the server is; asked before every attempt but the first. It may wait.
+        locate: looks where the server is; asked in the thread before every attempt but the first. It may wait.
         driver: what speaks over it.
     """
 
@@ -161,7 +161,14 @@ class Connection:
             await self._rest(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, LAST_DELAY)
             if not self._closed:
-                self._endpoint = await asyncio.to_thread(self._locate)
+                self._look()
+
+    def _look(self) -> None:
+        # In this thread: nothing else goes on in it now, and Python lends no others while it ends.
+        try:
+            self._endpoint = self._locate()
+        except Exception:
+            _log.exception("The server of the store %r could not be looked for.", self._store_id)
 
     async def _rest(self, seconds: float) -> None:
         """Wait before the next attempt, or until somebody wants it now."""
@@ -184,6 +191,8 @@ class Connection:
                 if self._closed or self._paused:
                     return "Closed."
                 helpers = [asyncio.create_task(self._write(socket)), asyncio.create_task(self._tick(socket))]
+                for helper in helpers:
+                    helper.add_done_callback(self._helped)
                 try:
                     self._driver.opened()
                     async for frame in socket:
@@ -204,6 +213,13 @@ class Connection:
             return self._hangup or _why(error)
         finally:
             self._socket = None
+
+    def _helped(self, helper: asyncio.Task[None]) -> None:
+        """A helper that has failed takes the connection with it."""
+        error = None if helper.cancelled() else helper.exception()
+        if error is not None:
+            self._hangup = self._hangup or _why(error)
+            self._drop()
 
     def _tell_closed(self, reason: str) -> None:
         try:
@@ -248,7 +264,7 @@ def _open(endpoint: Endpoint, store_id: str) -> Any:
     return connect(url, **settings)
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     """Why there is no connection, a sentence."""
     from websockets.exceptions import ConnectionClosed, InvalidStatus
 
