@@ -5,8 +5,8 @@ business. A line is one JSON object: first ``{"session": …}``, then ``{"add": 
 ``{"done": n}`` when the first ``n`` of them have been confirmed. The file is written anew when pending events are
 renumbered, and now and then so that it stays short.
 
-Added events and renumbered ones are on disk before anybody relies on them. A ``done`` that is lost in a crash does no
-harm: the session finds out again from the server.
+Added events and renumbered ones are on disk before anybody relies on them. A ``done`` that is lost in a crash or on a
+full disk does no harm: the session finds out again from the server.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ..core.errors import StoreLocked
 from ..core.events import Wire
+from ..core.sync_state import renumber
 
 if sys.platform != "win32":
     import fcntl
@@ -39,12 +40,14 @@ class Header(msgspec.Struct):
         clientId: of this client, the same as long as the file is there.
         sessionId: likewise.
         backendId: of the log that the pending events follow; None if it was never known.
+        aside: how many events at the beginning were pending on an earlier log, and follow nothing in this one.
     """
 
     storeId: str
     clientId: str
     sessionId: str
     backendId: str | None = None
+    aside: int = 0
 
 
 class _Added(msgspec.Struct):
@@ -73,7 +76,8 @@ class Journal:
 
     Attributes:
         header: who the session is.
-        pending: the events that were pending when the file was opened.
+        pending: the events that were pending when the file was opened, a chain.
+        aside: those before them that were pending on an earlier log.
 
     Raises:
         StoreLocked: another session of this name is open, in this process or another.
@@ -86,8 +90,9 @@ class Journal:
         self._lock = _take(folder)
         self._handle = -1
         try:
-            self.header, self.pending = self._read(store_id)
-            self.write(self.header.backendId, self.pending)
+            self.header, events = self._read(store_id)
+            self.aside, self.pending = events[: self.header.aside], _chain(events[self.header.aside :])
+            self.write(self.header.backendId, self.pending, self.aside)
         except BaseException:
             self.close()
             raise
@@ -111,7 +116,7 @@ class Journal:
             elif line.add is not None:
                 pending.append(_event(line.add, header))
             else:
-                del pending[: line.done]
+                del pending[header.aside : header.aside + line.done]
         if header is None:
             return Header(store_id, f"kernel-{secrets.token_hex(6)}", secrets.token_hex(8)), []
         return header, pending
@@ -122,49 +127,53 @@ class Journal:
         Raises:
             OSError: the disk does not take them.
         """
-        text = _added(events)
-        end = os.lseek(self._handle, 0, os.SEEK_END)
-        try:
-            _put(self._handle, text)
-            os.fsync(self._handle)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._handle, end)
-            raise
+        self._append(_added(events), os.fsync)
 
     def done(self, count: int, *, left: int) -> None:
         """The first ``count`` pending events were confirmed; ``left`` are still pending."""
-        if not left and os.lseek(self._handle, 0, os.SEEK_END) > _LONG:
-            self.write(self.header.backendId, ())
-        elif count:
-            _put(self._handle, b'{"done":%d}\n' % count)
+        with contextlib.suppress(OSError):
+            if not left and not self.header.aside and os.lseek(self._handle, 0, os.SEEK_END) > _LONG:
+                self.write(self.header.backendId, ())
+            elif count:
+                self._append(b'{"done":%d}\n' % count)
 
-    def write(self, backend_id: str | None, pending: Sequence[Wire]) -> None:
+    def _append(self, text: bytes, sync: Callable[[int], None] | None = None) -> None:
+        end = os.lseek(self._handle, 0, os.SEEK_END)
+        try:
+            _put(self._handle, text)
+            if sync is not None:
+                sync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, end)
+            raise
+
+    def write(self, backend_id: str | None, pending: Sequence[Wire], aside: Sequence[Wire] = ()) -> None:
         """Write everything anew; on disk on return.
 
         Args:
             backend_id: of the log.
             pending: all that is pending.
+            aside: what was pending on an earlier log.
 
         Raises:
             OSError: the disk does not take it; what was there before still is.
         """
-        self.header.backendId = backend_id
+        header = msgspec.structs.replace(self.header, backendId=backend_id, aside=len(aside))
         new = self._path.with_name(FILE + ".new")
-        text = b'{"session":%b}\n' % msgspec.json.encode(self.header)
-        text += _added(pending)
+        text = b'{"session":%b}\n' % msgspec.json.encode(header)
+        text += _added(aside) + _added(pending)
         handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
             _put(handle, text)
             os.fsync(handle)
             new.replace(self._path)
-            _sync_folder(self._path.parent)
         except BaseException:
             os.close(handle)
             raise
-        if self._handle >= 0:
-            os.close(self._handle)
-        self._handle = handle
+        before, self._handle, self.header = self._handle, handle, header
+        if before >= 0:
+            os.close(before)
+        _sync_folder(self._path.parent)
 
     def close(self) -> None:
         """Let go of the file. Again is harmless."""
@@ -182,6 +191,12 @@ def _added(events: Sequence[Wire]) -> bytes:
 def _event(added: _Added, header: Header) -> Wire:
     args = msgspec.Raw(added.args.encode())
     return Wire(added.name, args, added.seq, added.seq - 1, header.clientId, header.sessionId)
+
+
+def _chain(events: Sequence[Wire]) -> list[Wire]:
+    """The events, each after the one before; the first stays what it is."""
+    head = events[0].parentSeqNum if events else 0
+    return list(renumber(events, head))
 
 
 def _put(handle: int, text: bytes) -> None:

@@ -99,15 +99,19 @@ class Replica:
 
     # ---- in
 
-    def begin(self, backend_id: str) -> None:
+    def begin(self, backend_id: str, *, anew: bool = False) -> None:
         """Say which log the events to come are of.
 
         Tables of another log are thrown away, with what was pending over them; ``applied`` is then 0. What was
         pending while the log was not known stays.
+
+        Args:
+            backend_id: of the log.
+            anew: throw the tables away even if they are of this log: it has lost events that are in them.
         """
         with self._lock:
             self._check_open()
-            if backend_id == self.backend_id:
+            if backend_id == self.backend_id and not anew:
                 return
             pending = self._pending.events if self.backend_id is None else []
             self._state.close()
@@ -362,6 +366,8 @@ class Replica:
 
     def flush(self) -> None:
         """Write what was confirmed. Whatever is lost without it, the log brings again."""
+        with suppress(StoreClosed):
+            self._state.flush()  # most of it before others have to wait
         with self._lock:
             self._check_open()
             self._state.flush()

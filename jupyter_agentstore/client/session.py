@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,14 @@ MAX_PENDING = 100_000
 
 DOOR = "python"
 
+STILL = 15.0
+"""Seconds without a turn for the connection after which the history mentions it."""
+
+WRITE_SECONDS = 5.0
+"""Seconds between writes of a named session's tables, for a restart without a server to find them."""
+
+TORN = "Something was interrupted half way."
+
 
 class Session:
     """One session with one store in a server.
@@ -101,13 +110,25 @@ class Session:
         self._shown: list[Event] = []  # what is pending, with when it was committed and by whom
         self._present: dict[tuple[str, str], dict[str, Any]] = {}
         self._connected = self._closed = self._paused = False
-        self._torn = False  # an action was not carried out to its end
+        self._torn = False  # a step was not carried out to its end: the disk is full, or Ctrl-C came
+        self._breaks = 0  # of the connection
+        self._ticked: float | None = None
+        self._written = 0.0
+        self._announced: dict[str, Any] | None = None
         self._other_log = False  # the server's log is another one, and has yet to be joined
         self._aside: list[Wire] = []  # what was pending on another log, until the new one is here
         self._error = ""
         client, session = _names(journal)
         pending = tuple(journal.pending) if journal else ()
+        self._log = journal.header.backendId if journal else None  # that pending events are on
+        if journal is not None:
+            self._aside += journal.aside
+            if self._log not in (None, replica.backend_id) and replica.backend_id is not None:
+                self._aside += pending  # it ended after it had joined another log, and before that was noted
+                pending = ()
         self._machine = self._begin(client, session, pending)
+        if self._log != self._machine.backend_id:
+            self._write_journal(self._machine.backend_id, pending)
         self._connection = Connection(self.store_id, endpoint, self._locate, self)
 
     def _begin(self, client: str, session: str, pending: Sequence[Wire]) -> ClientSession:
@@ -118,12 +139,13 @@ class Session:
             self.store_id,
             client,
             session,
-            backend_id=replica.backend_id,
+            backend_id=replica.backend_id or (self._log if pending else None),
             head=pending[0].parentSeqNum if pending else replica.applied,
             applied=replica.applied,
             pending=pending,
             watch=True,
         )
+        made.presence(self._announced)
         replica.confirm((), 0, self._shown, True)
         return made
 
@@ -139,18 +161,23 @@ class Session:
         self._connection.start()
         deadline = time.monotonic() + patience
         progress = Progress(f"Joining {self.store_id}", " events")
-        with self._changed:
-            began = seen = self._machine.state.upstream_head
-            while not self._changed.wait_for(self._is_in_step, 0.1):
-                now = self._machine.state.upstream_head
-                total = max(self._machine.server_head, now)
-                progress.to(now - began, total - began)
-                if now != seen or self._connected:
-                    deadline, seen = time.monotonic() + patience, now
-                elif time.monotonic() > deadline:
-                    progress.close()
-                    raise Unreachable(f"The server at {self.remote.where} cannot be joined: {self._error}")
-        progress.close()
+        try:
+            with self._lock:
+                began = seen = self._machine.state.upstream_head
+                breaks = self._breaks
+                while not self._changed.wait_for(self._is_in_step, 0.1):
+                    now = self._machine.state.upstream_head
+                    total = max(self._machine.server_head, now)
+                    progress.to(now - began, total - began)
+                    if now != seen:
+                        breaks = self._breaks
+                    if now != seen or (self._connected and self._breaks == breaks):
+                        deadline, seen = time.monotonic() + patience, now
+                    elif time.monotonic() > deadline:
+                        why = self._error or "it does not answer."
+                        raise Unreachable(f"The server at {self.remote.where} cannot be joined: {why}")
+        finally:
+            progress.close()
 
     def _is_in_step(self) -> bool:
         return self._machine.caught_up
@@ -173,8 +200,9 @@ class Session:
             StoreClosed: it was closed.
             OSError: the disk does not take them; nothing was committed.
         """
-        with self._changed:
-            self.check_open()
+        self.check_open()
+        with self._lock:
+            self._make_ready()
             state = self._machine.state
             if len(state.pending) + len(drafts) > MAX_PENDING:
                 raise TooLarge(
@@ -182,21 +210,29 @@ class Session:
                     "store.flush() waits until they are there."
                 )
             self._replica.check(drafts)
+            numbered = self._number(drafts, state.local_head)
+            self._torn = True
             if self._journal is not None:
-                self._journal.add(self._number(drafts, state.local_head))
+                try:
+                    self._journal.add(numbered)
+                except OSError:
+                    self._torn = False
+                    raise
             self._do(self._machine.commit([(one.name, one.args) for one in drafts]))
+            self._torn = False
             head = self._machine.state.local_head
             return Receipt(range(state.local_head + 1, head + 1), head)
 
     def await_head(self, head: int, timeout: float) -> bool:
         """Wait until the server's events up to ``head`` are here; whether they are."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(
                 lambda: self._machine.state.upstream_head >= head or self._closed, timeout
             )
 
     def flush(self, timeout: float) -> None:
-        with self._changed:
+        self._check_process()
+        with self._lock:
             self._changed.wait_for(
                 lambda: not self._waiting() or self._machine.refused or self._closed, timeout
             )
@@ -211,28 +247,36 @@ class Session:
             raise Unreachable(f"{left:,} events did not reach the server within {timeout:g} s.{why}")
 
     def close(self) -> None:
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._changed.notify_all()
+        """End it, once; again is harmless, and ends what an interrupt has kept from ending."""
         if self._pid != os.getpid():  # a forked child has neither the thread nor the right to the files
             return
-        self._join.close()
-        self._connection.close()
         with self._lock:
-            if self._journal is not None:
-                self._journal.close()
-            self._replica.close()
-        self.remote.close()
-        self._tell((), None)
+            was, self._closed = self._closed, True
+            self._changed.notify_all()
+        self._join.close()
+        try:
+            self._connection.close()
+        finally:
+            try:
+                with self._lock:
+                    if self._journal is not None:
+                        self._journal.close()
+                    self._replica.close()
+            finally:
+                self.remote.close()
+        if not was:
+            self._tell((), None)
 
     # ---- ephemeral
 
     def announce(self, state: Mapping[str, Any] | None) -> None:
+        self.check_open()
         with self._lock:
-            self.check_open()
-            self._do(self._machine.presence(None if state is None else dict(state)))
+            self._make_ready()
+            value = None if state is None else dict(state)
+            actions = self._machine.presence(value)
+            self._announced = value
+            self._do(actions)
 
     def present(self) -> list[dict[str, Any]]:
         with self._lock:
@@ -241,6 +285,8 @@ class Session:
     # ---- what a user can do about the standing
 
     def standing(self) -> Standing:
+        if self._pid != os.getpid():
+            return Standing("closed")
         with self._lock:
             session = self._machine
             pending = self._waiting()
@@ -259,22 +305,32 @@ class Session:
             return Standing(status, pending, session.state.upstream_head, error)
 
     def retry(self) -> None:
+        self.check_open()
         with self._lock:
-            self.check_open()
+            self._make_ready()
+            self._torn = True
             self._do(self._machine.resume())
+            self._torn = False
         self.resume()
 
     def discard(self) -> int:
-        with self._changed:
-            self.check_open()
-            pending = self._machine.state.pending
+        self.check_open()
+        with self._lock:
+            self._make_ready()
+            before = self._waiting()
+            self._torn = True
             try:
-                self._do(self._machine.discard())
+                actions = self._machine.discard()
             except ValueError:
+                self._torn = False
                 raise Conflict("They are just being sent; try again when the server has answered.") from None
-            if pending:
-                self.sync.note(f"{len(pending):,} pending events were given up.")
-            return len(pending)
+            self._aside = []
+            self._do(actions)
+            self._torn = False
+            given_up = before - self._waiting()
+            if given_up:
+                self.sync.note(f"{given_up:,} pending events were given up.")
+            return given_up
 
     def pause(self) -> None:
         with self._changed:
@@ -294,7 +350,9 @@ class Session:
     # ---- what the connection calls, in its thread
 
     def opened(self) -> None:
-        with self._changed:
+        with self._lock:
+            if self._closed:
+                return
             if self._torn:
                 self._mend()
             if self._other_log or self._paused:
@@ -302,18 +360,21 @@ class Session:
                 return
             self._connected = True
             self._error = ""
+            self._ticked = None
             self.sync.note(f"Connected to {self.remote.where}.")
             self._do(self._machine.opened())
         self._tell((), None)
 
     def received(self, frame: str | bytes) -> None:
         with self._lock:
-            self._do(self._machine.receive(frame))
+            if self._is_sound():
+                self._do(self._machine.receive(frame))
 
     def closed(self, reason: str) -> None:
-        with self._changed:
+        with self._lock:
             was = self._connected
             self._connected = False
+            self._breaks += was
             self._present.clear()
             self._machine.closed()
             if self._paused:
@@ -327,7 +388,30 @@ class Session:
 
     def tick(self, now: float) -> None:
         with self._lock:
-            self._do(self._machine.tick(now))
+            if self._ticked is not None and now - self._ticked > STILL:
+                self.sync.note(
+                    f"Nothing happened here for {now - self._ticked:.0f} s: was this process suspended?"
+                )
+            self._ticked = now
+            if self._is_sound():
+                self._do(self._machine.tick(now))
+        if self._journal is not None and now - self._written > WRITE_SECONDS:
+            self._written = now
+            with suppress(OSError, StoreClosed):  # a full disk is told to those who need it
+                self._replica.flush()
+
+    def _is_sound(self) -> bool:
+        """Whether to go on with this connection; what is torn is mended before the next one."""
+        if self._torn:
+            self._connection.hangup(TORN)
+        return not (self._torn or self._closed)
+
+    def _make_ready(self) -> None:
+        """Before a step that the user wants; the lock is held."""
+        self.check_open()
+        if self._torn:
+            self._mend()
+            self._connection.hangup(TORN)
 
     def _locate(self) -> Endpoint:
         """Before another attempt: where the server is; and if its log is another one, join that."""
@@ -382,13 +466,12 @@ class Session:
         """The server's log has grown, or what is pending here has changed."""
         if self._replica.backend_id is None and self._machine.backend_id is not None:
             self._replica.begin(self._machine.backend_id)
-        if self._journal is not None:
-            backend_id = self._machine.backend_id
-            if change.rebased or backend_id != self._journal.header.backendId:
-                self._journal.write(backend_id, change.pending)
-            else:
-                self._journal.done(change.confirmed, left=len(change.pending))
-        if change.rebased:
+        backend_id = self._machine.backend_id
+        if change.rebased or backend_id != self._log:
+            self._write_journal(backend_id, change.pending)
+        elif self._journal is not None:
+            self._journal.done(change.confirmed, left=len(change.pending))
+        if change.rebased and change.pending:
             self.sync.note(_rebased(change))
         del self._shown[: change.confirmed]
         if change.rebased:
@@ -409,21 +492,32 @@ class Session:
         self._tell((), None)
 
     def _mend(self) -> None:
-        """An action failed half way (a full disk): go on from what the tables have and what is pending."""
-        session = self._machine
-        if self._journal is not None:
-            self._journal.write(session.backend_id, session.state.pending)
-        self._machine = self._begin(session.client_id, session.session_id, session.state.pending)
+        """A step was not carried out to its end: go on from what the tables have and what is pending.
+
+        Raises:
+            OSError: the disk is still full.
+        """
+        old = self._machine
+        if old.backend_id is not None:
+            self._log = old.backend_id
+        self._write_journal(self._log, old.state.pending)
+        self._machine = self._begin(old.client_id, old.session_id, old.state.pending)
         self._torn = False
+
+    def _write_journal(self, backend_id: str | None, pending: Sequence[Wire]) -> None:
+        if self._journal is not None:
+            self._journal.write(backend_id, pending, self._aside)
+        self._log = backend_id
 
     def _join_other_log(self) -> None:
         """Take the tables of the server's new log in place of the old one's, and what is pending with them."""
         self._join(self._replica)
-        with self._changed:
+        with self._lock:
             old = self._machine
-            self._aside += old.state.pending
+            backend_id, aside = self._replica.backend_id, [*self._aside, *old.state.pending]
             if self._journal is not None:
-                self._journal.write(self._replica.backend_id, _chain(self._aside, self._replica.applied))
+                self._journal.write(backend_id, (), aside)
+            self._log, self._aside = backend_id, aside
             self._machine = self._begin(old.client_id, old.session_id, ())
             self._other_log = self._torn = False
             self.sync.note("The store was restored or reset; its new log is joined.")
@@ -437,6 +531,7 @@ class Session:
             return (table, key) in own or self._replica.row(table, key) is not None
 
         fitting: list[Draft] = []
+        rejected: list[Rejected] = []
         for event in self._aside:
             args = json.loads(bytes(event.args))
             try:
@@ -444,22 +539,18 @@ class Session:
                 own |= fit(agent_schema, [one], there, there).keys()
                 fitting.append(one)
             except AgentStoreError as error:
-                self.sync.rejected.append(Rejected(event.name, args, error.message))
-        self.sync.note(
-            f"{len(fitting):,} events that were pending are sent to the new log"
-            + (
-                f"; {len(self._aside) - len(fitting):,} do not fit it."
-                if len(fitting) < len(self._aside)
-                else "."
-            )
-        )
-        self._aside = []
+                rejected.append(Rejected(event.name, args, error.message))
         state = self._machine.state
         if self._journal is not None:
             wires = self._number(fitting, state.local_head)
             self._journal.write(self._machine.backend_id, (*state.pending, *wires))
-        if fitting:
-            self._do(self._machine.commit([(one.name, one.args) for one in fitting]))
+        self._aside = []
+        self.sync.rejected += rejected
+        self.sync.note(
+            f"{len(fitting):,} events that were pending are sent to the new log"
+            + (f"; {len(rejected):,} do not fit it." if rejected else ".")
+        )
+        self._do(self._machine.commit([(one.name, one.args) for one in fitting]))
 
     # ---- small things
 
@@ -494,6 +585,9 @@ class Session:
     def check_open(self) -> None:
         if self._closed:
             raise StoreClosed(f"The store {self.store_id!r} is closed; connect anew.")
+        self._check_process()
+
+    def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise StoreClosed("This process was forked from the one that connected; connect anew in it.")
 

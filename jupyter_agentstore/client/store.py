@@ -361,7 +361,8 @@ def _close(link: Link, timeout: float) -> None:
         pass
     except AgentStoreError as error:
         print(f"agentstore: {error}", file=sys.stderr)  # noqa: T201 - somebody must hear of it
-    link.close()
+    finally:  # also when its user does not want to wait any longer
+        link.close()
 
 
 def _close_later(link: Link) -> None:

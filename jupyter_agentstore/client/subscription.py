@@ -26,6 +26,9 @@ Callback = Callable[["pandas.DataFrame"], object]
 _ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _OF_EVENTS = frozenset({"events", "anomalies"})  # tables that change with every event, or may
 
+CLOSE_SECONDS = 5.0
+"""For which closing waits for a call that is under way: it may itself wait for whoever closes."""
+
 RETRY = 5.0
 """Seconds after which a query that failed is asked again."""
 
@@ -80,14 +83,17 @@ class Subscription:
         return not self._closed.is_set()
 
     def close(self) -> None:
-        """End it: the callback is not called again. Again is harmless."""
+        """End it: the callback is not called again. Again is harmless.
+
+        A call that is under way ends first, unless it is the one that closes or takes long.
+        """
         if not self._closed.is_set():
             self._closed.set()
             self._unlisten()
             self._changed.set()
             self._forget(self)
-        with self._calling:  # a call that is under way ends first, unless it is the one that closes
-            pass
+        if self._calling.acquire(timeout=CLOSE_SECONDS):
+            self._calling.release()
 
     def _run(self) -> None:
         while not self._closed.is_set():

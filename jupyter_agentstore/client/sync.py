@@ -162,7 +162,7 @@ class Sync:
         return f"<Sync: {self._says()}>"
 
     def __str__(self) -> str:
-        return "\n".join([self._says(), *(f"{entry.at:%H:%M:%S} {entry.what}" for entry in self._history)])
+        return "\n".join([self._says(), *(f"{entry.at:%H:%M:%S} {entry.what}" for entry in self.history)])
 
     def _repr_html_(self) -> str:
         rows = "".join(
