@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Jupyter:
         sock: Path | None = None,
         extension: bool = True,
         delay: float = 0.3,
+        settings: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.token = token
@@ -47,6 +49,8 @@ class Jupyter:
         self._password = password
         self._extension = extension
         self._delay = delay
+        self._settings = settings
+        self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
         for name in ("runtime", "data", "config", "root"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -60,6 +64,7 @@ class Jupyter:
             "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
             "IPYTHONDIR": str(self.folder / "ipython"),
             "PYTHONDONTWRITEBYTECODE": "",
+            **self._environ,
         }
 
     @property
@@ -91,6 +96,7 @@ class Jupyter:
             f"--PasswordIdentityProvider.hashed_password={self._password}",
             f"--ServerApp.jpserver_extensions={{'jupyter_agentstore': {self._extension}}}",
             *[f"--AgentStoreApp.reply_delay={self._delay}"] * 2,
+            *self._settings,
         ]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -25,6 +25,17 @@ class ByHeader(IdentityProvider):
         return True
 
 
+class ByToken(IdentityProvider):
+    """Takes a token for its bearer's name."""
+
+    def get_user(self, handler: Any) -> User | None:
+        name = handler.request.headers.get("Authorization", "").removeprefix("token ")
+        return User(name) if name else None
+
+    def is_token_authenticated(self, handler: Any) -> bool:
+        return True
+
+
 class Rights(Authorizer):
     """Rights by user; the store ``Secret`` is the owner's alone."""
 
