@@ -76,12 +76,7 @@ class Feed:
 
     def page(self, after: int, limit: int, max_bytes: int) -> Sequence[Event]:
         """Events after a cursor, as the log's ``read`` would give them; none if they are not at hand."""
-        recent = self._recent
-        if not recent or not recent[0].seq <= after + 1 <= recent[-1].seq:
-            return ()
-        first = after + 1 - recent[0].seq
-        page = recent[first : first + limit]
-        return page[: fitting(page, max_bytes)]
+        return page_of(self._recent, after, limit, max_bytes)
 
     def _appended(self, events: Sequence[Event]) -> None:
         """In the writer's thread. What is appended before the loop has woken up goes with the same news."""
@@ -113,6 +108,15 @@ class Feed:
                 listener(news[-1].seq, self._recent)
             except Exception:
                 _log.exception("A connection could not take the news of the store.")
+
+
+def page_of(events: Sequence[Event], after: int, limit: int, max_bytes: int) -> Sequence[Event]:
+    """Those of some events without a gap that come after a cursor; none if the next one is not among them."""
+    if not events or not events[0].seq <= after + 1 <= events[-1].seq:
+        return ()
+    first = after + 1 - events[0].seq
+    page = events[first : first + limit]
+    return page[: fitting(page, max_bytes)]
 
 
 def kept(before: Sequence[Event], events: Sequence[Event]) -> list[Event]:

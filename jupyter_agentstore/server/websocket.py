@@ -31,7 +31,7 @@ from ..sync.server_actions import Action, Close, Follow, Open, Present, PushBatc
 from ..sync.server_session import ServerSession
 from .base import Access
 from .errors import describe
-from .feed import Feed
+from .feed import Feed, page_of
 from .hooks import PullInfo
 from .limits import Bucket
 
@@ -50,6 +50,7 @@ REPLACED = 1012
 PRESENCES_PER_SECOND = 10
 """How often a connection may say something of itself; twice as many at once."""
 
+_AHEAD = 10  # pages that are read from the log at once, as long as they are short
 _MANY_FRAMES = 256
 _MANY_BYTES = 4_000_000
 _SECRETS = ("payload", "token")
@@ -108,6 +109,7 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
         self._session = ServerSession(self._id)
         self._store: Store | None = None
         self._feed: Feed | None = None
+        self._ahead: Sequence[Event] = ()  # what was read from the log and not yet sent
         self._ends: list[Callable[[], None]] = []
         self._watching = False
         self._gone = False
@@ -286,7 +288,11 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
             return
         if action.begins and self.host.hooks.pulls:
             self._spawn(self._begin_pull(self._store, action))
-        elif events := self._feed.page(action.after, action.limit, action.max_bytes):
+            return
+        wanted = action.after, action.limit, action.max_bytes
+        if events := self._feed.page(*wanted) or page_of(self._ahead, *wanted):
+            if self._ahead and events[-1].seq >= self._ahead[-1].seq:
+                self._ahead = ()
             self._do(self._session.page(action.pull, events, self._store.head))
         else:
             self._spawn(self._read_log(self._store, action))
@@ -305,7 +311,9 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
         except Exception as error:
             self._do(self._session.page_failed(action.pull, self._told(error)))
         else:
-            self._do(self._session.page(action.pull, events, head))
+            self._ahead = events
+            page = page_of(events, action.after, action.limit, action.max_bytes)
+            self._do(self._session.page(action.pull, page, head))
 
     async def _push_in_order(self) -> None:
         """Hand batches to the store's writer, one after the other."""
@@ -396,7 +404,7 @@ def _forget_error(written: asyncio.Future[None]) -> None:
 
 
 def _page(store: Store, action: ReadPage) -> tuple[list[Event], int]:
-    events = store.read(action.after, action.limit, action.max_bytes)
+    events = store.read(action.after, _AHEAD * action.limit, action.max_bytes)
     return events, store.head
 
 

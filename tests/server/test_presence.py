@@ -148,3 +148,24 @@ def test_a_watcher_that_takes_nothing_is_told_the_latest_only(
     news = slow.receive()["values"]
     assert len(news) == 2
     assert {item["kind"] for item in news} == {"agent", "presence"}
+
+
+def test_two_servers_with_one_folder_hear_of_each_others_clients(serve: Serve) -> None:
+    host = serve()
+    here = opened(host, "s", **AUTHORIZED)
+    here.exit(here.push(0, {"n": 1}))
+    here.exit(here.present({"where": "host"}))
+    guest = serve(f"c.AgentStoreApp.folder = {str(host.stores)!r}")
+    visitor = opened(guest, "s", **AUTHORIZED)
+    visitor.watch()
+    assert visitor.told("presence")["state"] == {"where": "host"}
+    here.watch()
+    visitor.present({"where": "guest"}, client_id="g")
+    assert here.told("presence", lambda item: item["clientId"] == "g")["state"] == {"where": "guest"}
+    with guest.client(params={"storeId": "s"}) as http:
+        made = ok(http.post("conversations", json={"userId": "ada"}))
+        ok(http.post("chat", json={"conversationId": made["conversationId"], "content": "Hello"}))
+    for watcher in (here, visitor):
+        assert watcher.told("agent", lambda item: item["state"]["isThinking"])
+    visitor.socket.close()
+    assert gone(here.told("presence", lambda item: item["clientId"] == "g"))
