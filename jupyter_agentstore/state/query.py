@@ -85,7 +85,7 @@ def run(
 
     watch = _Watch(cursor, limits)
     try:
-        checked = check(cursor, sql, tables)
+        checked = _checked(cursor, sql, tables)
         checked.patterns.check(_named(params))
         if lay is not None:
             lay(checked.tables)
@@ -167,6 +167,25 @@ def _named(params: Sequence[Any] | Mapping[str, Any] | None) -> dict[str, Any]:
     return {str(index): value for index, value in enumerate(params, 1)}
 
 
+_KEPT_STATEMENTS = 256
+_SHORT = 10_000  # characters of a statement that is worth being kept
+_statements: dict[tuple[str, frozenset[str]], Checked] = {}
+
+
+def _checked(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Checked:
+    """What :func:`check` says, which depends on nothing else; that of the last statements is kept."""
+    found = _statements.pop((sql, tables), None)
+    if found is None:
+        found = check(cursor, sql, tables)
+        if len(sql) > _SHORT:
+            return found
+        while len(_statements) >= _KEPT_STATEMENTS:
+            with suppress(KeyError, StopIteration, RuntimeError):  # others do the same
+                del _statements[next(iter(_statements))]
+    _statements[sql, tables] = found
+    return found
+
+
 class _Watch:
     """Interrupts a connection when its time is up or the process has grown, and never after it was left.
 
@@ -181,35 +200,74 @@ class _Watch:
         self._cursor = cursor
         self._limits = limits
         self._guard = threading.Lock()
-        self._left = threading.Event()
+        self._left = False
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._wait, name="agentstore-query-limit", daemon=True).start()
+        self._ends = time.monotonic() + self._limits.seconds
+        self._resident = _resident()
+        _watchman.take(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._guard:
-            self._left.set()
+            self._left = True
+        _watchman.leave(self)
 
-    def _wait(self) -> None:
-        began, resident = time.monotonic(), _resident()
-        left = self._limits.seconds
-        while not self._left.wait(max(0.0, min(left, _LOOK))):
-            left = self._limits.seconds - (time.monotonic() - began)
-            if self.expired or self.swollen:
-                left = _LOOK
-            elif left <= 0:
-                self.expired = True
-            elif _resident() - resident > self._limits.memory:
-                self.swollen = True
-            else:
-                continue
+    def look(self) -> None:
+        """Interrupt the connection if a limit was passed; again and again: one between two statements is lost."""
+        self.expired = self.expired or time.monotonic() >= self._ends
+        self.swollen = self.swollen or _resident() - self._resident > self._limits.memory
+        if self.expired or self.swollen:
             with self._guard:
-                if self._left.is_set():
-                    return
-                with suppress(Exception):  # closed meanwhile
-                    self._cursor.interrupt()  # again and again: one between two statements is lost
+                if not self._left:
+                    with suppress(Exception):  # closed meanwhile
+                        self._cursor.interrupt()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until the next look is due."""
+        return max(0.0, min(_LOOK, self._ends - time.monotonic())) if not self.expired else _LOOK
+
+
+class _Watchman:
+    """The one thread that looks after all queries that run; a thread for each would cost a millisecond each."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._watches: set[_Watch] = set()
+        self._thread: threading.Thread | None = None
+        self._waiting = False
+
+    def take(self, watch: _Watch) -> None:
+        """Look after a query from now on."""
+        with self._changed:
+            self._watches.add(watch)
+            if self._thread is None or not self._thread.is_alive():  # as in a forked child
+                self._thread = threading.Thread(target=self._run, name="agentstore-query-limit", daemon=True)
+                self._thread.start()
+            elif self._waiting or watch.seconds < _LOOK:
+                self._changed.notify()
+
+    def leave(self, watch: _Watch) -> None:
+        """It has ended."""
+        with self._changed:
+            self._watches.discard(watch)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._waiting = not self._watches
+                self._changed.wait(min((watch.seconds for watch in self._watches), default=None))
+                self._waiting = False
+                watches = tuple(self._watches)
+            for watch in watches:
+                watch.look()
+
+
+_watchman = _Watchman()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watchman.__init__)  # type: ignore[misc]
 
 
 def _resident() -> int:
