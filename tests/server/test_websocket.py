@@ -282,6 +282,24 @@ def test_a_message_in_the_agents_name_needs_more_than_to_write(
     assert owner.exit(owner.push(1, message, name="v1.MessageAdded"))["_tag"] == "Success"
 
 
+def test_the_actor_of_an_event_is_who_pushed_it_whatever_it_claims(ruled: Server, store_id: str) -> None:
+    claims = {"actor": "agent:fake", "userId": "owner"}
+    for parent, name in enumerate(("writer", "owner", "writer")):
+        client = opened(ruled, store_id, X_User=name)
+        event = {"name": "v1.Noted", "args": claims, "seqNum": parent + 1, "parentSeqNum": parent}
+        event |= {"clientId": "agent:fake", "sessionId": "owner", "actor": "owner", "metadata": claims}
+        pushed = client.request("SyncWsRpc.Push", batch=[event], backendId={"_tag": "None"}, actor="owner")
+        assert client.exit(pushed)["_tag"] == "Success"
+    reader = opened(ruled, store_id, X_User="reader")
+    reader.pull(live=False)
+    actors = ["writer", "owner", "writer"]
+    assert [item["metadata"]["value"]["actor"] for item in reader.events(3)] == actors
+    with ruled.client(params={"storeId": store_id}, headers={"X-User": "reader"}) as http:
+        assert [event["actor"] for event in http.get("events").json()["events"]] == actors
+        rows = http.post("query", json={"sql": "select actor from events order by seq"}).json()["rows"]
+    assert [row["actor"] for row in rows] == actors
+
+
 def test_who_may_not_read_does_not_get_in(ruled: Server, store_id: str) -> None:
     assert refusal(ruled, "Secret", X_User="writer") == 403
     assert refusal(ruled, store_id, X_User="nobody") == 403
