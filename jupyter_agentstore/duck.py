@@ -35,6 +35,16 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+_warm = threading.Event()
+
+
+def _warm_up() -> None:
+    """Have Arrow make its first array: it looks for pandas then, which takes as long as a thousand commits."""
+    import pyarrow
+
+    pyarrow.array([""])
+
+
 class Instance:
     """An in-memory DuckDB instance to which database files are attached.
 
@@ -68,6 +78,9 @@ class Instance:
             config["max_temp_directory_size"] = _MAX_SPILL
         config.update(settings or {})
         self._connection = duckdb.connect(":memory:", config=config)
+        if not _warm.is_set():
+            _warm.set()
+            threading.Thread(target=_warm_up, name="agentstore-warm", daemon=True).start()
         self._cursors: dict[str, list[DuckDBPyConnection]] = {}
         self._guard = threading.Lock()
         # The same days and hours wherever the server stands.

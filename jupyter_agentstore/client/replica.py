@@ -386,7 +386,7 @@ class Replica:
                 self._state.close()
 
     def _visible(self) -> frozenset[str]:
-        return BESIDE | self.schema.tables.keys()
+        return BESIDE.union(self.schema.tables)
 
     def _check_table(self, name: str) -> None:
         if name not in self.schema.tables:

@@ -174,7 +174,8 @@ _statements: dict[tuple[str, frozenset[str]], Checked] = {}
 
 def _checked(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Checked:
     """What :func:`check` says, which depends on nothing else; that of the last statements is kept."""
-    found = _statements.pop((sql, tables), None)
+    key = sql, frozenset(tables)
+    found = _statements.pop(key, None)
     if found is None:
         found = check(cursor, sql, tables)
         if len(sql) > _SHORT:
@@ -182,7 +183,7 @@ def _checked(cursor: DuckDBPyConnection, sql: str, tables: frozenset[str]) -> Ch
         while len(_statements) >= _KEPT_STATEMENTS:
             with suppress(KeyError, StopIteration, RuntimeError):  # others do the same
                 del _statements[next(iter(_statements))]
-    _statements[sql, tables] = found
+    _statements[key] = found
     return found
 
 
