@@ -201,7 +201,7 @@ class Awake:
 
     def query(self, sql: str, params: Params, limits: Limits, at_least: int | None) -> Answer:
         with self._written(at_least) as (seq, stale), self.state.reader() as cursor:
-            visible = BESIDE | self._schema.tables.keys()
+            visible = BESIDE.union(self._schema.tables)
             return Answer(run(cursor, sql, params, visible, limits), seq, stale)
 
     def table(self, name: str) -> pyarrow.Table:

@@ -274,6 +274,9 @@ class Life:
 
     def lost(self, guest: Backing | None, entries: Sequence[Commit | Push]) -> None:
         """The other process is gone; what it was to write goes to the next one. Returns at once."""
+        if not entries and not self._watching.attended:
+            self._forget(guest)
+            return
         with self._guard:
             closed = self._closed
             if closed is None:

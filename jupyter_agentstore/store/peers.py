@@ -177,7 +177,11 @@ class Peers:
             if not _is_ours(sock):
                 sock.close()
                 continue
-            transport, _ = await loop.connect_accepted_socket(lambda: self._serve(loop), sock)
+            try:
+                transport, _ = await loop.connect_accepted_socket(lambda: self._serve(loop), sock)
+            except OSError:
+                sock.close()
+                continue
             self._transports.add(transport)
 
     def _connect(self, path: str) -> Link:

@@ -46,6 +46,7 @@ class Registry:
         idle_seconds: how long a store stays awake without use.
         query_memory: what all queries together may take, as DuckDB says it.
         threads: worker threads for queries.
+        share: let other processes of the user use the stores that this one has.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Registry:
         idle_seconds: float = 300.0,
         query_memory: str = "2GB",
         threads: int = 2,
+        share: bool = True,
     ) -> None:
         self.folder = folder
         self.schema = schema
@@ -64,6 +66,7 @@ class Registry:
         self._idle_seconds = idle_seconds
         self._query_memory = query_memory
         self._threads = threads
+        self._share = share
         self._guard = threading.Lock()
         self._place: Place | None = None
         self._peers: Peers | None = None
@@ -300,7 +303,7 @@ class Registry:
 
     def _said(self) -> Mapping[str, object]:
         """What lock files say of this process, once it has one."""
-        address = self._peers.address() if self._peers is not None else None
+        address = self._peers.address() if self._share and self._peers is not None else None
         return {**self._owner, "socket": str(address)} if address else self._owner
 
     def _on_disk(self) -> list[str]:

@@ -247,7 +247,7 @@ class Store:
         Raises:
             NotFound: there is no such table.
         """
-        visible = BESIDE | self.schema.tables.keys()
+        visible = BESIDE.union(self.schema.tables)
         found = {table.casefold(): table for table in visible}.get(name.casefold())
         if found is None:
             raise NotFound(f"There is no table {name[:80]!r}; there are {', '.join(sorted(visible))}.")

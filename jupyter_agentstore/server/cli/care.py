@@ -104,7 +104,7 @@ def delete(options: argparse.Namespace) -> int:
 def _registry(folder: Path) -> Iterator[Registry]:
     from ...store import Registry
 
-    registry = Registry(folder, owner={"doing": "maintenance"})
+    registry = Registry(folder, owner={"doing": "maintenance"}, share=False)
     try:
         yield registry
     finally:

@@ -63,7 +63,7 @@ def _ask_holder(options: argparse.Namespace, place: Path) -> Report:
     """Have the process hand the events over that has the store."""
     from ...store import Registry
 
-    registry = Registry(place.parent)
+    registry = Registry(place.parent, share=False)
     try:
         with progress_bar(options, "events") as progress:
             return registry.backup(place.name, options.file, progress, force=options.force)
