@@ -16,6 +16,7 @@ import msgspec
 
 from ..core.errors import AgentStoreError, BackendIdMismatch, HeadMoved, InvalidEvent
 from ..core.events import Wire, encode_args, quote, replace_surrogates, split
+from ..core.limits import MAX_PUSH_EVENTS
 from .codec import mask_surrogates, unmask
 
 PING = '{"_tag":"Ping"}'
@@ -300,7 +301,8 @@ def pull(id: str, store_id: str, backend_id: str | None, after: int) -> str:
         cursor = (
             f'{{"_tag":"Some","value":{{"backendId":{quote(backend_id)},"eventSequenceNumber":{after}}}}}'
         )
-    return _request(id, "SyncWsRpc.Pull", f'{{"storeId":{quote(store_id)},"live":true,"cursor":{cursor}}}')
+    payload = f'{{"storeId":{quote(store_id)},"live":true,"cursor":{cursor},"pageEvents":{MAX_PUSH_EVENTS}}}'
+    return _request(id, "SyncWsRpc.Pull", payload)
 
 
 def push(id: str, store_id: str, backend_id: str, bodies: Sequence[str]) -> str:

@@ -25,7 +25,13 @@ from ..core.errors import (
     TooLarge,
 )
 from ..core.events import Event, Wire, clean_json, encode_args, quote, split
-from ..core.limits import MAX_ID_CHARS, MAX_PAGE_BYTES, MAX_PRESENCE_BYTES, MAX_PUSH_EVENTS
+from ..core.limits import (
+    MAX_ID_CHARS,
+    MAX_PAGE_BYTES,
+    MAX_PAGE_EVENTS,
+    MAX_PRESENCE_BYTES,
+    MAX_PUSH_EVENTS,
+)
 from ..core.rows import iso
 
 MAX_FRAME_BYTES = 1_048_576
@@ -80,12 +86,17 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 class Pull(msgspec.Struct, frozen=True):
-    """A request for what comes after a cursor; ``cursor`` None: from the beginning."""
+    """A request for what comes after a cursor; ``cursor`` None: from the beginning.
+
+    Attributes:
+        page_events: the most events that a page may have; LiveStore's clients do not say.
+    """
 
     id: str
     store_id: str
     live: bool
     cursor: Cursor | None
+    page_events: int = MAX_PAGE_EVENTS
 
 
 class Push(msgspec.Struct, frozen=True):
@@ -155,6 +166,7 @@ class _PullPayload(msgspec.Struct):
     storeId: str
     live: bool
     cursor: _Nothing | _SomeCursor
+    pageEvents: Annotated[int, msgspec.Meta(ge=1, le=MAX_PUSH_EVENTS)] = MAX_PAGE_EVENTS
 
 
 class _PushPayload(msgspec.Struct):
@@ -244,7 +256,7 @@ def _utf8(frame: str | bytes) -> bytes:
 def _pull(request: _Request) -> Pull:
     payload = _pulls.decode(request.payload)
     cursor = payload.cursor.value if isinstance(payload.cursor, _SomeCursor) else None
-    return Pull(request.id, payload.storeId, payload.live, cursor)
+    return Pull(request.id, payload.storeId, payload.live, cursor, payload.pageEvents)
 
 
 def _push(request: _Request, mask: bytes) -> Push:

@@ -24,7 +24,7 @@ from ..core.errors import (
     TooLarge,
 )
 from ..core.events import Event
-from ..core.limits import MAX_PAGE_BYTES, MAX_PAGE_EVENTS
+from ..core.limits import MAX_PAGE_BYTES
 from . import codec
 from .news import Backlog, News
 from .server_actions import Action, Close, Follow, Open, Present, PushBatch, ReadPage, Send
@@ -68,6 +68,7 @@ class _Pull:
     id: str
     live: bool
     cursor: codec.Cursor | None
+    page_events: int
     after: int = 0
     end: int | None = None  # where a pull that is not live ends: the head at its first page
     asked: bool = False  # its first page was asked for
@@ -171,7 +172,7 @@ class ServerSession:
                 self._pushes[self._keys] = _Push(read.id, read.batch[0].parentSeqNum)
                 return [PushBatch(self._keys, read.batch, read.backend_id, read.privileged)]
             case codec.Pull():
-                return self._start_pull(_Pull(self._keys, read.id, read.live, read.cursor))
+                return self._start_pull(_Pull(self._keys, read.id, read.live, read.cursor, read.page_events))
             case codec.Watch():
                 self._watches[self._keys] = _Watch(read.id)
                 return self._open() if self.backend_id is None else [Follow(self._keys)]
@@ -257,7 +258,9 @@ class ServerSession:
             if pull.live and pull.started and not pull.reading:
                 while events and events[0].seq <= pull.after + 1 <= events[-1].seq and not self._full(pull):
                     first = pull.after + 1 - events[0].seq
-                    actions += self._send_page(pull, events[first : first + MAX_PAGE_EVENTS], self.backend_id)
+                    actions += self._send_page(
+                        pull, events[first : first + pull.page_events], self.backend_id
+                    )
                 actions += self._read_on(pull)
         return actions + self._release()
 
@@ -380,13 +383,13 @@ class ServerSession:
     def _ask(self, pull: _Pull) -> list[Action]:
         pull.reading, pull.known = True, pull.after < self.head
         begins, pull.asked = not pull.asked, True
-        return [ReadPage(pull.key, pull.after, begins, pull.live)]
+        return [ReadPage(pull.key, pull.after, begins, pull.live, pull.page_events)]
 
     def _send_page(self, pull: _Pull, events: Sequence[Event], backend_id: str) -> list[Action]:
         """Send as many of the events as a page holds; the pull's end if that was its last page."""
         items: list[str] = []
         size = 0
-        for event in events[:MAX_PAGE_EVENTS]:
+        for event in events[: pull.page_events]:
             item = codec.item(event)
             size += _bytes(item)
             if items and size > MAX_PAGE_BYTES:

@@ -48,7 +48,7 @@ def test_a_session_of_which_nothing_is_known_pulls_from_the_beginning() -> None:
     ping, pull = Client().opened().out()
     assert ping == {"_tag": "Ping"}
     assert (pull["tag"], pull["id"]) == ("SyncWsRpc.Pull", "1")
-    assert pull["payload"] == {"storeId": "s", "live": True, "cursor": {"_tag": "None"}}
+    assert pull["payload"] == {"storeId": "s", "live": True, "cursor": {"_tag": "None"}, "pageEvents": 1_000}
 
 
 def test_a_session_goes_on_from_where_it_was() -> None:

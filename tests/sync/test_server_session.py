@@ -43,6 +43,21 @@ def test_pages_have_at_most_100_events_and_say_how_many_come() -> None:
     ]
 
 
+def test_a_pull_that_asks_for_longer_pages_gets_them() -> None:
+    asked = pull(live=False)
+    asked["payload"]["pageEvents"] = 1_000
+    frames = Peer(Log(1_250)).send(asked).new()
+    assert seqs(frames) == list(range(1, 1_251))
+    assert pages(frames) == [{"_tag": "MoreKnown", "remaining": 250}, {"_tag": "NoMore"}]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1_001, "many"])
+def test_a_page_of_another_size_is_refused(size: object) -> None:
+    asked = pull()
+    asked["payload"]["pageEvents"] = size
+    assert error(Peer(Log(3)).send(asked).new(), "p")["_tag"] == "UnknownError"
+
+
 def test_pages_have_at_most_900_000_bytes() -> None:
     log = Log()
     for _ in range(5):
