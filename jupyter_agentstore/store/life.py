@@ -54,6 +54,9 @@ class Watching(Hearing, Protocol):
 
     def heard_rows(self, changes: Sequence[RowChange]) -> None: ...
 
+    def vanished(self) -> None:
+        """The store was deleted while nobody had it open."""
+
     def listen_to(self, guest: Guest) -> None:
         """Have listeners hear of what is done in another process."""
 
@@ -238,6 +241,7 @@ class Life:
     def _take_lock(self, folder: Path) -> None:
         if self._known and not (folder / FILE).exists():
             self._closed = Deleted
+            self._watching.vanished()
             self._check()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = Lock.take(folder, self._place.owner, tries=1)

@@ -455,6 +455,10 @@ class Store:
                 self._events.tell(events)
                 self.told = events[-1].seq
 
+    def vanished(self) -> None:
+        """Its files are gone."""
+        self._replaced.tell(True)
+
     def listen_to(self, guest: Guest) -> None:
         """Have listeners hear of what is done in the process that has the store."""
         guest.listen(rows=bool(self._rows))
@@ -482,6 +486,6 @@ class Store:
         """The process that had the store is gone, or the store is."""
         if ended:
             self._life.end(guest)
-            self._replaced.tell(True)
+            self.vanished()
         else:
             self._life.lost(guest, entries)

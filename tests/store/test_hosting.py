@@ -569,6 +569,23 @@ def test_a_store_is_deleted_where_it_is_open_and_comes_back_only_when_wanted(
     assert host.do("registry.get('coffee', create=True).own") is False
 
 
+def test_a_store_that_vanished_while_it_slept_is_no_more(stores: Path) -> None:
+    registry, other = Registry(stores), Registry(stores)
+    store = registry.get("coffee", create=True)
+    assert registry.sleep() == 1
+    told: list[bool] = []
+    store.on_replaced(told.append)
+    other.delete("coffee")
+    with pytest.raises(StoreClosed, match="deleted"):
+        store.count("messages")
+    assert told == [True]
+    with pytest.raises(NotFound):
+        registry.get("coffee", create=False)
+    assert registry.get("coffee", create=True).backend_id != store.backend_id
+    registry.close()
+    other.close()
+
+
 def test_a_store_that_nobody_has_open_is_looked_after_too(stores: Path) -> None:
     first = Registry(stores)
     first.get("coffee", create=True).commit([conversation("c"), message("a")], actor="x").result(30)
