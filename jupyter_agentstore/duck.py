@@ -12,6 +12,7 @@ import hashlib
 import os
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,9 +41,10 @@ _warm = threading.Event()
 
 def _warm_up() -> None:
     """Have Arrow make its first array: it looks for pandas then, which takes as long as a thousand commits."""
-    import pyarrow
+    with suppress(RuntimeError):  # Python is ending, and takes no further modules
+        import pyarrow
 
-    pyarrow.array([""])
+        pyarrow.array([""])
 
 
 class Instance:
