@@ -46,6 +46,10 @@ class Change:
 class Watch:
     """Calls back with each change until :meth:`close`. An exception in a callback is printed and ends nothing.
 
+    Changes of a moment in which the process that has an embedded store's files is replaced by another, or in which a
+    store was restored, may not be told one by one; a :class:`~jupyter_agentstore.client.subscription.Subscription`
+    misses nothing.
+
     Args:
         link: the way to the store.
         table: whose rows.
