@@ -19,6 +19,9 @@ import pytest
 
 from jupyter_agentstore import events
 from jupyter_agentstore.client import Store, connect, connection, joining
+from jupyter_agentstore.client.discovery import sessions_folder
+from jupyter_agentstore.client.remote import RemoteLink
+from jupyter_agentstore.client.replica import Replica
 from jupyter_agentstore.core.errors import Forbidden, Unreachable
 from jupyter_agentstore.core.limits import MAX_PUSH_EVENTS
 from jupyter_agentstore.sync import client_session
@@ -121,6 +124,11 @@ def says(store: Store) -> str:
     return "\n".join(entry.what for entry in store.sync.history)
 
 
+def reset(jupyter: Jupyter, name: str) -> None:
+    command = [sys.executable, "-m", "jupyter_agentstore.server.cli", "reset", "--yes", name]
+    subprocess.run(command, env=jupyter.env, check=True, capture_output=True)
+
+
 def remember(store: Store, chat: str, *said: str) -> None:
     store.commit(*[events.MemoryAdded(conversationId=chat, fact=fact) for fact in said])
 
@@ -167,8 +175,6 @@ def test_a_batch_of_1000_events_that_is_cut_arrives_once(
     store = through()
     chat = store.conversation().id
     store.flush()
-    proxy.break_all()
-    until(lambda: store.sync.status != "synced")
     store.sync.pause()
     said = [f"{number} " + "x" * 200 for number in range(MAX_PUSH_EVENTS)]
     remember(store, chat, *said)
@@ -254,8 +260,7 @@ def test_a_snapshot_that_is_another_one_meanwhile_is_fetched_anew(
     said = [f"new {fact}" for fact in big[:1_200]]
 
     def begin_anew() -> None:
-        command = [sys.executable, "-m", "jupyter_agentstore.server.cli", "reset", "--yes", name]
-        subprocess.run(command, env=jupyter.env, check=True, capture_output=True)
+        reset(jupyter, name)
         with connect(name, url=jupyter.url, token=TOKEN, replica=False) as other:
             chat = other.conversation().id
             other.commit_many([events.MemoryAdded(conversationId=chat, fact=fact) for fact in said])
@@ -279,11 +284,13 @@ def test_a_push_is_finished_at_the_port_where_the_server_comes_back(tmp_path: Pa
             store.flush()
             proxy.break_all()
             proxy.cut(WEBSOCKET, up=[HANDSHAKE + 150_000])
-            proxy.before_cut = lambda: server.stop(kill=True)
+            killed = threading.Event()
+            proxy.before_cut = lambda: (server.stop(kill=True), killed.set())
             said = [f"{number} " + "x" * 200 for number in range(3_000)]
             for start in range(0, len(said), 100):
                 remember(store, chat, *said[start : start + 100])
-            until(lambda: not proxy.cuts_left() and store.sync.status == "offline")
+            assert killed.wait(60)
+            until(lambda: store.sync.status == "offline")
             assert store.sync.pending
             server.start()
             proxy.target = server.port
@@ -465,10 +472,15 @@ def interrupted(count, chat, seed):
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 3e-3))
                 store.commit(events.MemoryAdded(conversationId=chat, fact=str(number)))
                 done.append(str(number))
+                if number % 2:
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 8e-3))
+                    store.sql('select * from "conversationMemory"').rows()
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except KeyboardInterrupt:
+        except BaseException as error:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            if not isinstance(error, KeyboardInterrupt) and 'nterrupt' not in str(error):
+                raise
     return done
 """
 
@@ -497,6 +509,41 @@ def test_a_commit_that_is_interrupted_from_the_keyboard_is_whole_or_not_there(
     seen = "[row['fact'] for row in store.sql('select fact from \"conversationMemory\"').rows()]"
     assert sorted(worker.ask(seen)) == sorted(there)
     assert worker.close() == (0, "")
+
+
+CONNECTING = """
+def connecting(count, seed, *args, **options):
+    def ring(*_):
+        raise KeyboardInterrupt
+    chance = random.Random(seed)
+    signal.signal(signal.SIGALRM, ring)
+    interrupted = 0
+    for _ in range(count):
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0, 0.15))
+                one = connect(*args, session='mine', **options)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            one.close()
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt) and 'nterrupt' not in str(error):
+                raise
+            interrupted += 1
+    connect(*args, session='mine', **options).close()
+    return interrupted
+"""
+
+
+def test_connecting_that_is_interrupted_from_the_keyboard_leaves_nothing(
+    jupyter: Jupyter, name: str, tmp_path: Path
+) -> None:
+    worker = Worker(tmp_path / "jupyter-data", jupyter.url, name, token=TOKEN)
+    worker.tell(CONNECTING)
+    assert worker.ask(f"connecting(40, 2, {name!r}, url={jupyter.url!r}, token={TOKEN!r})") > 0
+    worker.tell("names = sorted(thread.name for thread in threading.enumerate())")
+    assert worker.ask("[name for name in names if name.startswith('agentstore-s')]") == ["agentstore-sync"]
+    assert worker.close()[0] == 0
 
 
 def test_a_full_disk_refuses_commits_and_nothing_else(
@@ -593,3 +640,83 @@ def test_a_forked_child_is_told_to_connect_anew_and_ends(jupyter: Jupyter, name:
     assert worker.ask("divided(5)") == [3] * 5
     worker.ask("store.flush()")
     assert worker.close() == (0, "")
+
+
+# ---- sessions on disk
+
+
+@pytest.mark.parametrize("tables", ["as they were", "gone", "of the new log already"])
+def test_a_named_session_whose_store_was_reset_while_it_was_closed_goes_on(
+    jupyter: Jupyter, name: str, tables: str
+) -> None:
+    """Tables may be gone after an update of the package; they are ahead of the journal after a crash."""
+    with connect(name, url=jupyter.url, token=TOKEN, session="mine") as store:
+        old = store.conversation().id
+        store.flush()
+        store.sync.pause()
+        remember(store, old, "of what is gone")
+        new = store.conversation(title="new").id
+        remember(store, new, "of what comes along")
+        store.close(0)
+    reset(jupyter, name)
+    with connect(name, url=jupyter.url, token=TOKEN, replica=False) as other:
+        other.conversation(title="another's")
+    (folder,) = sessions_folder().glob("*/mine/tables")
+    if tables == "gone":
+        shutil.rmtree(folder)
+    elif tables == "of the new log already":
+        with jupyter.http() as http:
+            answer = http.get("agentstore/events", params={"storeId": name, "limit": 1}).json()
+        replica = Replica(folder)
+        replica.begin(answer["backendId"])
+        replica.close()
+    with connect(name, url=jupyter.url, token=TOKEN, session="mine") as store:
+        store.flush()
+        assert facts(jupyter, name) == known(store) == ["of what comes along"]
+        assert [one.args["fact"] for one in store.sync.rejected] == ["of what is gone"]
+    with connect(name, url=jupyter.url, token=TOKEN, session="mine") as store:
+        assert store.sync.pending == 0
+        assert {chat.title for chat in store.conversations} == {"another's", "new"}
+
+
+def test_a_named_session_whose_tables_are_gone_gets_them_again_and_sends_what_is_pending(
+    jupyter: Jupyter, name: str
+) -> None:
+    with connect(name, url=jupyter.url, token=TOKEN, session="mine") as store:
+        chat = store.conversation().id
+        remember(store, chat, "sent")
+        store.flush()
+        store.sync.pause()
+        remember(store, chat, "pending")
+        store.close(0)
+    (folder,) = sessions_folder().glob("*/mine/tables")
+    shutil.rmtree(folder)
+    with connect(name, url=jupyter.url, token=TOKEN, session="mine") as store:
+        store.flush()
+        assert known(store) == ["sent", "pending"] == facts(jupyter, name)
+
+
+# ---- connecting
+
+
+def test_a_connection_that_never_holds_is_given_up_and_leaves_nothing(
+    jupyter: Jupyter, proxy: Proxy, through: Callable[..., Store], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(name, url=jupyter.url, token=TOKEN) as store:
+        store.conversation()
+        store.flush()
+        before = left_open()
+        proxy.cut(WEBSOCKET, down=[HANDSHAKE] * 100)
+        monkeypatch.setattr(RemoteLink.__init__, "__defaults__", (3.0,))
+        with pytest.raises(Unreachable, match="cannot be joined: "):
+            through()
+        with pytest.raises(Unreachable, match="cannot be joined: "):
+            through()
+        until(lambda: left_open() == before)
+
+
+def left_open() -> tuple[int, int]:
+    """Threads and files that clients of this process have."""
+    threads = [thread for thread in threading.enumerate() if thread.name == "agentstore-sync"]
+    files = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    return len(threads), len([path for path in files if "agentstore" in str(path)])
