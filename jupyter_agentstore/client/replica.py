@@ -358,20 +358,45 @@ class Replica:
     ) -> tuple[Any, Callable[[Sequence[str] | frozenset[str]], None] | None]:
         """A cursor on what is visible now; see :meth:`Pending.reader`."""
         with suppress(StoreClosed):
-            self._state.flush()  # most of it before others have to wait
+            self._write()  # most of it before others have to wait
         with self._lock:
             self._check_open()
-            self._state.flush()
+            self._write()
             return stack.enter_context(self._pending.reader())
 
     def flush(self) -> None:
         """Write what was confirmed. Whatever is lost without it, the log brings again."""
         with suppress(StoreClosed):
-            self._state.flush()  # most of it before others have to wait
+            self._write()  # most of it before others have to wait
         with self._lock:
             self._check_open()
-            self._state.flush()
+            self._write()
             self._unwritten = 0
+
+    def _write(self) -> None:
+        """Write in a thread that Ctrl-C does not reach: DuckDB would take it for an error of what is written."""
+        state = self._state
+        if threading.current_thread() is not threading.main_thread():
+            state.flush()
+            return
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                state.flush()
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                done.set()
+
+        try:
+            threading.Thread(target=work, name="agentstore-write", daemon=True).start()
+        except RuntimeError:  # Python is ending
+            work()
+        done.wait()
+        if failed:
+            raise failed[0]
 
     def close(self) -> None:
         """Write what was confirmed and let go of everything. A second call does nothing."""

@@ -579,6 +579,46 @@ def test_a_full_disk_refuses_commits_and_nothing_else(
     assert worker.close() == (0, "")
 
 
+WRITING = """
+def writing(count, folder, seed):
+    from pathlib import Path
+    from jupyter_agentstore.client.replica import Replica
+    from jupyter_agentstore.core.events import Event, wire
+    def ring(*_):
+        raise KeyboardInterrupt
+    chance = random.Random(seed)
+    signal.signal(signal.SIGALRM, ring)
+    replica = Replica(Path(folder))
+    replica.begin('log')
+    interrupted = 0
+    for seq in range(1, count + 1):
+        args = json.dumps({'id': str(seq), 'conversationId': 'c', 'fact': str(seq)})
+        replica.confirm([Event(seq, seq, 'user', wire('v1.MemoryAdded', args, seq, 'c', 's'))], 0, (), False)
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 5e-3))
+                replica.flush()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            interrupted += 1
+    asked = 'select (select count(*) from events), (select count(*) from "conversationMemory")'
+    found = list(replica.query(asked).to_pylist()[0].values())
+    replica.close()
+    return [interrupted > 0, *found]
+"""
+
+
+def test_tables_that_are_written_when_ctrl_c_comes_are_whole(
+    jupyter: Jupyter, name: str, tmp_path: Path
+) -> None:
+    worker = Worker(tmp_path / "jupyter-data", jupyter.url, name, token=TOKEN)
+    worker.tell(WRITING)
+    assert worker.ask(f"writing(200, {str(tmp_path / 'tables')!r}, 4)") == [True, 200, 200]
+    worker.kill()
+
+
 # ---- processes that end, or divide
 
 
