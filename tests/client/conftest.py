@@ -10,6 +10,7 @@ import pytest
 
 from jupyter_agentstore.client import Store, connect
 from tests.client.jupyter import TOKEN, Jupyter
+from tests.client.proxy import Proxy
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,20 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     server = Jupyter(tmp_path_factory.mktemp("jupyter"), base_url="/x/y/").start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def name() -> str:
+    """Of a store that no other test has."""
+    return f"faults-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def proxy(jupyter: Jupyter) -> Iterator[Proxy]:
+    """Stands before the shared server."""
+    proxy = Proxy(jupyter.port)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture(params=["embedded", "remote", "synced"])
