@@ -18,6 +18,7 @@ from ..store.listeners import Listeners
 from ..sync.client_session import Action, Changed, ClientSession, Hangup, OtherLog, Send, Told
 from .connection import Connection
 from .discovery import Endpoint
+from .news import hear
 
 _log = logging.getLogger(__name__)
 
@@ -144,16 +145,3 @@ class Follower:
                     self._connection.hangup("The store's log is another one: it was restored or reset.")
                 case Hangup():
                     self._connection.hangup(action.reason)
-
-
-def hear(values: Sequence[Mapping[str, Any]], present: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Bring up to date who is there."""
-    for value in values:
-        if value.get("kind") == "presence":
-            key = str(value.get("clientId")), str(value.get("sessionId"))
-            if value.get("state") is None:
-                present.pop(key, None)
-            else:
-                present[key] = {
-                    name: value.get(name) for name in ("actor", "clientId", "sessionId", "state", "at")
-                }

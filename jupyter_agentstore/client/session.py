@@ -9,19 +9,13 @@ One lock holds all of it together. Commits take it in the thread of whoever comm
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from ..core.agent_schema import agent_schema
 from ..core.errors import (
     AgentStoreError,
     Conflict,
@@ -29,10 +23,9 @@ from ..core.errors import (
     TooLarge,
     Unreachable,
 )
-from ..core.events import Event, Wire, wire
+from ..core.events import Event, Wire
 from ..core.operations import RowChange
-from ..store import Draft, draft
-from ..store.door import fit
+from ..store import Draft
 from ..store.listeners import Listeners
 from ..sync.client_session import (
     Action,
@@ -48,11 +41,12 @@ from ..sync.client_session import (
 )
 from .connection import Connection
 from .discovery import Endpoint
-from .follower import hear
 from .joining import Join, Progress
 from .journal import Journal
 from .link import Receipt, State
-from .sync import Rejected, Standing, Status, Sync
+from .news import agent_state, hear
+from .outbox import Outbox
+from .sync import Standing, Status, Sync
 
 if TYPE_CHECKING:
     from .remote import RemoteLink
@@ -60,8 +54,6 @@ if TYPE_CHECKING:
 
 MAX_PENDING = 100_000
 """Events that may wait for the server; more are refused until some have gone."""
-
-DOOR = "python"
 
 STILL = 15.0
 """Seconds without a turn for the connection after which the history mentions it."""
@@ -101,13 +93,12 @@ class Session:
         self.sync = Sync(self)
         self._replica = replica
         self._join = join
-        self._journal = journal
+        self._outbox = Outbox(remote.user, journal)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._pid = os.getpid()
         self.events: Listeners[Sequence[Event]] = Listeners()
         self.rows: Listeners[Sequence[RowChange] | None] = Listeners()
-        self._shown: list[Event] = []  # what is pending, with when it was committed and by whom
         self._present: dict[tuple[str, str], dict[str, Any]] = {}
         self._connected = self._closed = self._paused = False
         self._torn = False  # a step was not carried out to its end: the disk is full, or Ctrl-C came
@@ -116,37 +107,29 @@ class Session:
         self._written = 0.0
         self._announced: dict[str, Any] | None = None
         self._other_log = False  # the server's log is another one, and has yet to be joined
-        self._aside: list[Wire] = []  # what was pending on another log, until the new one is here
         self._error = ""
-        client, session = _names(journal)
-        pending = tuple(journal.pending) if journal else ()
-        self._log = journal.header.backendId if journal else None  # that pending events are on
-        if journal is not None:
-            self._aside += journal.aside
-            if self._log not in (None, replica.backend_id) and replica.backend_id is not None:
-                self._aside += pending  # it ended after it had joined another log, and before that was noted
-                pending = ()
-        self._machine = self._begin(client, session, pending)
-        if self._log != self._machine.backend_id:
-            self._write_journal(self._machine.backend_id, pending)
+        pending = self._outbox.recovered(replica.backend_id)
+        self._machine = self._begin(pending)
+        if self._outbox.log != self._machine.backend_id:
+            self._outbox.write(self._machine.backend_id, pending)
         self._connection = Connection(self.store_id, endpoint, self._locate, self)
 
-    def _begin(self, client: str, session: str, pending: Sequence[Wire]) -> ClientSession:
+    def _begin(self, pending: Sequence[Wire]) -> ClientSession:
         """A machine that goes on from where the tables are."""
-        replica = self._replica
-        self._show(pending)
+        replica, outbox = self._replica, self._outbox
+        outbox.show(pending)
         made = ClientSession(
             self.store_id,
-            client,
-            session,
-            backend_id=replica.backend_id or (self._log if pending else None),
+            outbox.client_id,
+            outbox.session_id,
+            backend_id=replica.backend_id or (outbox.log if pending else None),
             head=pending[0].parentSeqNum if pending else replica.applied,
             applied=replica.applied,
             pending=pending,
             watch=True,
         )
         made.presence(self._announced)
-        replica.confirm((), 0, self._shown, True)
+        replica.confirm((), 0, outbox.shown, True)
         return made
 
     def start(self, patience: float) -> None:
@@ -210,14 +193,13 @@ class Session:
                     "store.flush() waits until they are there."
                 )
             self._replica.check(drafts)
-            numbered = self._number(drafts, state.local_head)
+            numbered = self._outbox.number(drafts, state.local_head)
             self._torn = True
-            if self._journal is not None:
-                try:
-                    self._journal.add(numbered)
-                except OSError:
-                    self._torn = False
-                    raise
+            try:
+                self._outbox.keep(numbered)
+            except OSError:
+                self._torn = False
+                raise
             self._do(self._machine.commit([(one.name, one.args) for one in drafts]))
             self._torn = False
             head = self._machine.state.local_head
@@ -259,8 +241,7 @@ class Session:
         finally:
             try:
                 with self._lock:
-                    if self._journal is not None:
-                        self._journal.close()
+                    self._outbox.close()
                     self._replica.close()
             finally:
                 self.remote.close()
@@ -324,7 +305,7 @@ class Session:
             except ValueError:
                 self._torn = False
                 raise Conflict("They are just being sent; try again when the server has answered.") from None
-            self._aside = []
+            self._outbox.aside = []
             self._do(actions)
             self._torn = False
             given_up = before - self._waiting()
@@ -395,7 +376,7 @@ class Session:
             self._ticked = now
             if self._is_sound():
                 self._do(self._machine.tick(now))
-        if self._journal is not None and now - self._written > WRITE_SECONDS:
+        if self._outbox.on_disk and now - self._written > WRITE_SECONDS:
             self._written = now
             with suppress(OSError, StoreClosed):  # a full disk is told to those who need it
                 self._replica.flush()
@@ -457,37 +438,35 @@ class Session:
             self._changed.notify_all()
 
     def _commit_here(self, events: Sequence[Wire]) -> None:
-        now = time.time_ns() // 1_000_000
-        shown = [self._as_event(event, now) for event in events]
-        self._shown += shown
+        shown = self._outbox.add(events)
         self._tell(shown, self._replica.add(shown))
 
     def _take(self, change: Changed) -> None:
         """The server's log has grown, or what is pending here has changed."""
-        if self._replica.backend_id is None and self._machine.backend_id is not None:
-            self._replica.begin(self._machine.backend_id)
-        backend_id = self._machine.backend_id
-        if change.rebased or backend_id != self._log:
-            self._write_journal(backend_id, change.pending)
-        elif self._journal is not None:
-            self._journal.done(change.confirmed, left=len(change.pending))
+        backend_id, outbox = self._machine.backend_id, self._outbox
+        if self._replica.backend_id is None and backend_id is not None:
+            self._replica.begin(backend_id)
+        if change.rebased or backend_id != outbox.log:
+            outbox.write(backend_id, change.pending)
+        else:
+            outbox.done(change.confirmed, left=len(change.pending))
         if change.rebased and change.pending:
             self.sync.note(_rebased(change))
-        del self._shown[: change.confirmed]
+        del outbox.shown[: change.confirmed]
         if change.rebased:
-            self._show(change.pending)
-        rows = self._replica.confirm(change.events, change.confirmed, self._shown, change.rebased)
+            outbox.show(change.pending)
+        rows = self._replica.confirm(change.events, change.confirmed, outbox.shown, change.rebased)
         self._tell(change.events, rows)
 
     def _caught_up(self) -> None:
         self.sync.note(f"In step with the server at event {self._machine.state.upstream_head:,}.")
-        if self._aside:
+        if self._outbox.aside:
             self._commit_again()
 
     def _hear(self, values: Sequence[Mapping[str, Any]]) -> None:
         for value in values:
             if value.get("kind") == "agent":
-                self._replica.set_agent(_agent(value.get("state")))
+                self._replica.set_agent(agent_state(value.get("state")))
         hear(values, self._present)
         self._tell((), None)
 
@@ -497,54 +476,28 @@ class Session:
         Raises:
             OSError: the disk is still full.
         """
-        old = self._machine
-        if old.backend_id is not None:
-            self._log = old.backend_id
-        self._write_journal(self._log, old.state.pending)
-        self._machine = self._begin(old.client_id, old.session_id, old.state.pending)
+        pending = self._machine.state.pending
+        self._outbox.write(self._machine.backend_id or self._outbox.log, pending)
+        self._machine = self._begin(pending)
         self._torn = False
-
-    def _write_journal(self, backend_id: str | None, pending: Sequence[Wire]) -> None:
-        if self._journal is not None:
-            self._journal.write(backend_id, pending, self._aside)
-        self._log = backend_id
 
     def _join_other_log(self) -> None:
         """Take the tables of the server's new log in place of the old one's, and what is pending with them."""
         self._join(self._replica)
         with self._lock:
-            old = self._machine
-            backend_id, aside = self._replica.backend_id, [*self._aside, *old.state.pending]
-            if self._journal is not None:
-                self._journal.write(backend_id, (), aside)
-            self._log, self._aside = backend_id, aside
-            self._machine = self._begin(old.client_id, old.session_id, ())
+            aside = [*self._outbox.aside, *self._machine.state.pending]
+            self._outbox.write(self._replica.backend_id, (), aside)
+            self._machine = self._begin(())
             self._other_log = self._torn = False
             self.sync.note("The store was restored or reset; its new log is joined.")
         self._tell((), None)
 
     def _commit_again(self) -> None:
         """What was pending on another log becomes pending on this one, as far as it fits its tables."""
-        own: set[tuple[str, str]] = set()
-
-        def there(table: str, key: str) -> bool:
-            return (table, key) in own or self._replica.row(table, key) is not None
-
-        fitting: list[Draft] = []
-        rejected: list[Rejected] = []
-        for event in self._aside:
-            args = json.loads(bytes(event.args))
-            try:
-                one = draft(agent_schema, event.name, args, door=DOOR)
-                own |= fit(agent_schema, [one], there, there).keys()
-                fitting.append(one)
-            except AgentStoreError as error:
-                rejected.append(Rejected(event.name, args, error.message))
+        fitting, rejected = self._outbox.sort(self._replica)
         state = self._machine.state
-        if self._journal is not None:
-            wires = self._number(fitting, state.local_head)
-            self._journal.write(self._machine.backend_id, (*state.pending, *wires))
-        self._aside = []
+        numbered = self._outbox.number(fitting, state.local_head)
+        self._outbox.write(self._machine.backend_id, (*state.pending, *numbered), ())
         self.sync.rejected += rejected
         self.sync.note(
             f"{len(fitting):,} events that were pending are sent to the new log"
@@ -555,27 +508,7 @@ class Session:
     # ---- small things
 
     def _waiting(self) -> int:
-        return len(self._machine.state.pending) + len(self._aside)
-
-    def _number(self, drafts: Sequence[Draft], head: int) -> list[Wire]:
-        client, session = self._machine.client_id, self._machine.session_id
-        wires = []
-        for seq, one in enumerate(drafts, head + 1):
-            wire(one.name, one.args, seq, client, session)  # for its size
-            wires.append(Wire(one.name, msgspec.Raw(one.args.encode()), seq, seq - 1, client, session))
-        return wires
-
-    def _show(self, pending: Sequence[Wire]) -> None:
-        """Have these pending in place of what was, with its times as far as they reach."""
-        now = time.time_ns() // 1_000_000
-        times = [event.recorded_at for event in self._shown[: len(pending)]]
-        times += [now] * (len(pending) - len(times))
-        self._shown = [self._as_event(event, at) for event, at in zip(pending, times, strict=True)]
-
-    def _as_event(self, event: Wire, at: int) -> Event:
-        text = bytes(event.args).decode()
-        body = wire(event.name, text, event.seqNum, event.clientId, event.sessionId)
-        return Event(event.seqNum, at, self.remote.user, body)
+        return len(self._machine.state.pending) + len(self._outbox.aside)
 
     def _tell(self, events: Sequence[Event], changes: Sequence[RowChange] | None) -> None:
         self.events.tell(events)
@@ -590,36 +523,6 @@ class Session:
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise StoreClosed("This process was forked from the one that connected; connect anew in it.")
-
-
-def _names(journal: Journal | None) -> tuple[str, str]:
-    """The session's clientId and sessionId."""
-    if journal is not None:
-        return journal.header.clientId, journal.header.sessionId
-    return f"kernel-{secrets.token_hex(6)}", secrets.token_hex(8)
-
-
-def _agent(state: Any) -> dict[str, Any]:
-    """What the agent is doing, as far as the server's words can be understood."""
-    said = state if isinstance(state, Mapping) else {}
-    task, last = said.get("currentTask"), said.get("lastActivity")
-    try:
-        at = None if last is None else round(datetime.fromisoformat(last).timestamp() * 1000)
-    except (ValueError, TypeError):
-        at = None
-    return {
-        "isThinking": said.get("isThinking") is True,
-        "currentTask": task if isinstance(task, str) else None,
-        "lastActivity": at,
-    }
-
-
-def _chain(events: Sequence[Wire], head: int) -> list[Wire]:
-    """The events, numbered so that they follow ``head``."""
-    return [
-        Wire(event.name, event.args, seq, seq - 1, event.clientId, event.sessionId)
-        for seq, event in enumerate(events, head + 1)
-    ]
 
 
 def _rebased(change: Changed) -> str:

@@ -15,7 +15,8 @@ from ..core.rows import jsonable
 from ..state.query import Limits
 from ..store import draft
 from .link import Listener, Params, Receipt, Result, RowListener, State
-from .session import DOOR, Session
+from .outbox import DOOR
+from .session import Session
 from .sync import Sync
 from .values import at_place
 
