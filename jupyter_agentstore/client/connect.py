@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 DEFAULT_STORE = "default-agent"
 
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+_sessions: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
+"""Named sessions that are open in this process, so that a cell can be run again."""
 
 
 class _How:
@@ -66,7 +71,8 @@ def connect(
         folder: where the stores of this process are; ``agentstore`` in Jupyter's data directory unless given.
         embedded: True for a store in this process, False to insist on a server, None for whichever there is.
         session: a name by which this session is kept on disk, so that what the server does not have yet survives a
-            restart of the kernel, and a big store is there at once the next time. One process at a time can have it.
+            restart of the kernel, and a big store is there at once the next time. One process at a time can have it;
+            asked for again in the same one, it is the same store.
         replica: False to keep no tables here: every question goes to the server, every commit waits for it. So it is
             also where the server has other tables than this version of the package.
 
@@ -152,6 +158,10 @@ def _probe(endpoint: Endpoint) -> str | None:
 def _open(store_id: str, source: Source, endpoint: Endpoint, how: _How) -> Store:
     from .remote import RemoteLink
 
+    folder = None if how.session is None else how.folder(checked(store_id), source)
+    open_here = None if folder is None else _sessions.get(folder)
+    if open_here is not None and open_here.link.state != "closed":
+        return open_here
     remote = RemoteLink(store_id, source, endpoint)
     link: Link = remote
     try:
@@ -160,7 +170,10 @@ def _open(store_id: str, source: Source, endpoint: Endpoint, how: _How) -> Store
     except BaseException:
         remote.close()
         raise
-    return Store(link)
+    store = Store(link)
+    if folder is not None:
+        _sessions[folder] = store
+    return store
 
 
 def _session(remote: RemoteLink, source: Source, endpoint: Endpoint, how: _How) -> Link:

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,6 +68,19 @@ class _Line(msgspec.Struct, omit_defaults=True):
 _lines = msgspec.json.Decoder(_Line)
 
 
+_open: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child: close the copies of the files, which would hold the lock beyond the parent's end."""
+    for journal in list(_open):
+        journal.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 class Journal:
     """The file of one named session, held by this process.
 
@@ -89,6 +103,7 @@ class Journal:
         self._path = folder / FILE
         self._lock = _take(folder)
         self._handle = -1
+        _open.add(self)
         try:
             self.header, events = self._read(store_id)
             self.aside, self.pending = events[: self.header.aside], _chain(events[self.header.aside :])

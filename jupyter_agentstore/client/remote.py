@@ -136,6 +136,10 @@ class RemoteLink:
                 )
             except httpx.TransportError as error:
                 problem = error
+            except (
+                RuntimeError
+            ) as error:  # another thread has found the server elsewhere, and closed this client
+                problem = error
             except httpx.InvalidURL as error:
                 raise InvalidRequest(f"This cannot be asked for by an address: {error}.") from None
             else:

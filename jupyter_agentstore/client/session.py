@@ -283,7 +283,7 @@ class Session:
                 status = "joining"
             else:
                 status = "sending" if pending else "synced"
-            return Standing(status, pending, session.state.upstream_head, error)
+            return Standing(status, pending, session.state.upstream_head, error, self._outbox.on_disk)
 
     def retry(self) -> None:
         self.check_open()

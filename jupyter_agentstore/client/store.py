@@ -13,6 +13,7 @@ import html
 import re
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -360,7 +361,8 @@ def _close(link: Link, timeout: float) -> None:
     except StoreClosed:
         pass
     except AgentStoreError as error:
-        print(f"agentstore: {error}", file=sys.stderr)  # noqa: T201 - somebody must hear of it
+        fate = "They are kept, and sent the next time." if link.sync.standing.on_disk else "They are lost."
+        print(f"agentstore: {error} {fate}", file=sys.stderr)  # noqa: T201 - somebody must hear of it
     finally:  # also when its user does not want to wait any longer
         link.close()
 
@@ -374,9 +376,10 @@ def _close_later(link: Link) -> None:
 @atexit.register
 def _close_all() -> None:
     """Send what is pending before Python ends."""
+    deadline = time.monotonic() + CLOSE_SECONDS
     for store in list(_open_stores):
         if store.sync.pending:
-            store.close()
+            store.close(max(0.0, deadline - time.monotonic()))
 
 
 class Conversations(Sequence[Conversation]):

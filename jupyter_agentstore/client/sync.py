@@ -38,12 +38,14 @@ class Standing:
         pending: events committed here that the server does not have.
         head: the last event of the server that is here, a sequence number.
         error: what is in the way, a sentence, or "".
+        on_disk: whether what is pending survives this process.
     """
 
     status: Status
     pending: int = 0
     head: int = 0
     error: str = ""
+    on_disk: bool = False
 
 
 @dataclass(frozen=True)

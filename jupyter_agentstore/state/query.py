@@ -103,6 +103,10 @@ def run(
     except (duckdb.Error, pyarrow.ArrowException, OSError, MemoryError) as error:
         raise _translated(error, watch, limits) from None
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "Query interrupted" in str(
+            error
+        ):  # what DuckDB makes of Ctrl-C
+            raise KeyboardInterrupt from None
         raise QueryFailed(f"A parameter or a value cannot be converted: {_cleaned(str(error))}") from None
 
 
