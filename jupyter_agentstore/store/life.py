@@ -43,6 +43,10 @@ class Deleted(StoreClosed):
     """The store was deleted."""
 
 
+class Abandoned(StoreClosed):
+    """It could not be opened, and was dropped; there may be another one of its name by now."""
+
+
 class Watching(Hearing, Protocol):
     """Who is told of what happens to a store: the store itself."""
 
@@ -150,12 +154,19 @@ class Life:
             time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - a pause is no secret
 
     def put(self, entry: Commit | Push) -> None:
-        """Have something written, after what waits for a new host."""
+        """Have something written, after what waits for a new host.
+
+        It returns at once if it is :attr:`ready`, also when the other process is gone by then.
+        """
         with self._guard:
             if self._recovering:
                 self._orphans.append(entry)
                 return
-        self.call(lambda backing: backing.put(entry))
+        with self.use() as backing:
+            try:
+                backing.put(entry)
+            except Lost:
+                self.lost(backing, [entry])
 
     def _enter(self) -> Backing:
         with self._guard:
@@ -258,7 +269,7 @@ class Life:
         peers = self._place.peers
         path = socket_of(locked.owner)
         if peers is None or path is None:
-            return None, False
+            return None, not locked.owner  # who has just taken it may not have said so yet
         try:
             link = peers.link(path)
         except Lost:
@@ -362,6 +373,15 @@ class Life:
             self.lost(None, ())
 
     # ---- closing
+
+    def abandon(self) -> bool:
+        """Let nobody use it any more if nothing is behind it; whether that is so. Returns at once."""
+        with self._guard:
+            if self._closed is None and (self._moving or self._backing is not None or self._lock is not None):
+                return False
+            self._closed = self._closed or Abandoned
+            self._guard.notify_all()
+            return True
 
     def sleep(self, idle_seconds: float) -> bool:
         """Close the files if nobody has used them for a while; whether they are closed."""

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.agent_schema import agent_schema
 from ..core.errors import InvalidRequest, NotFound, StoreClosed
@@ -18,6 +18,7 @@ from ..core.schema import Schema
 from ..duck import Instance
 from ..eventlog.lock import unclean
 from .awake import Place
+from .life import Abandoned
 from .store import Deleted, Store
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _CHECKPOINT = (
 )
 _LOG_FILE = "eventlog.duckdb"
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class Registry:
@@ -95,6 +97,8 @@ class Registry:
             store = self._known(store_id, create=create)
             try:
                 store.wake()
+            except Abandoned:  # by somebody who could not open it
+                continue
             except Deleted:
                 self._forget(store, ended=True)
                 if not create:
@@ -198,21 +202,25 @@ class Registry:
         """
         from .care import reset
 
-        store, folder = self._cared_for(store_id)
-        try:
-            return reset(store, folder, self._open_peers(), purge=purge)
-        finally:
-            self._forget(store)
+        return self._care(
+            store_id, lambda store, folder: reset(store, folder, self._open_peers(), purge=purge)
+        )
 
     def delete(self, store_id: str) -> None:
         """Remove a store with everything in it, wherever it is open. Raises as :meth:`reset`."""
         from .care import delete
 
-        store, folder = self._cared_for(store_id)
-        try:
-            delete(store, folder, self._open_peers())
-        finally:
-            self._forget(store, ended=not folder.exists())
+        self._care(store_id, lambda store, folder: delete(store, folder, self._open_peers()))
+
+    def _care(self, store_id: str, work: Callable[[Store, Path], _T]) -> _T:
+        while True:
+            store, folder = self._cared_for(store_id)
+            try:
+                return work(store, folder)
+            except Abandoned:  # by somebody who could not open it
+                continue
+            finally:
+                self._forget(store, ended=not folder.exists())
 
     def _cared_for(self, store_id: str) -> tuple[Store, Path]:
         if self.folder is None:
@@ -321,10 +329,13 @@ class Registry:
         return next((name for name in self._on_disk() if name.casefold() == wanted), None)
 
     def _forget(self, store: Store, *, ended: bool = False) -> None:
-        """Drop a store that could not be opened, or is no more, so that it is looked for anew."""
+        """Drop a store that could not be opened, or is no more, so that it is looked for anew.
+
+        Somebody else may be opening it at this moment: then it stays.
+        """
         known = store.id.casefold()
         with self._guard:
-            if (ended or not store.backend_id) and self._stores.get(known) is store:
+            if self._stores.get(known) is store and (ended or (not store.backend_id and store.abandon())):
                 del self._stores[known]
 
     def _woken(self, store: Store) -> None:

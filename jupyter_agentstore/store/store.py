@@ -369,6 +369,10 @@ class Store:
             backing.tidy()
         return self._life.sleep(idle_seconds)
 
+    def abandon(self) -> bool:
+        """End it if nothing is open for it: later calls raise ``Abandoned``; whether that is so."""
+        return self._life.abandon()
+
     def close(self) -> None:
         """Write what waits and close; every later call raises :class:`StoreClosed`."""
         self._life.close()
