@@ -221,6 +221,6 @@ def _holder(peers: Peers, locked: StoreLocked, began: float) -> Link | None:
 
 def _said(link: Link, store_id: str, name: str, *args: Any) -> Any:
     try:
-        return link.call(store_id, name, *args).result(_SECONDS)[0][1]
+        return link.wait(link.call(store_id, name, *args), _SECONDS)[0][1]
     except TimeoutError:
         raise Unreachable(f"The process that has the store {store_id!r} open does not answer.") from None

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 """How long a call without a limit of its own may take before something is wrong with the other process."""
 
-_ENTER_SECONDS = 5.0
+_LONG_SECONDS = 86_400.0
 _PAGE = 500  # events read at once for listeners
 _PAGE_BYTES = 8_000_000
 _log = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ class Guest:
 
     Raises:
         Lost: that process has the store no longer, or is gone.
-        StoreLocked: it has another schema, or does not answer.
+        StoreLocked: it has another schema.
+        Unreachable: it does not answer.
     """
 
     own = False
@@ -108,9 +109,10 @@ class Guest:
         self._filling = False
         self._left = False
         self._free: Callable[[], None] | None = None
+        self._check_stuck()
         self._number, answer = link.enter(store_id, self._news)
         try:
-            said = self._wait(answer, _ENTER_SECONDS)
+            said = self._wait(answer, SECONDS)
             if said["schema"] != schema.hash:
                 url = f" ({owner['url']})" if owner.get("url") else ""
                 raise StoreLocked(
@@ -166,9 +168,11 @@ class Guest:
                 raise Lost
             self._entries[entry] = None
         try:
-            answer = self.link.call(self._id, *plain)
+            answer = self._call(*plain)
         except BaseException:
-            self._entries.pop(entry, None)
+            with self._guard:
+                self._entries.pop(entry, None)
+            self._let_go()
             raise
         answer.add_done_callback(lambda done: self._answered(entry, done))
 
@@ -213,8 +217,9 @@ class Guest:
 
     def tell(self, message: bytes) -> None:
         """Have a message told to all who listen to the store, here as well."""
-        with suppress(Lost):
-            self.link.call(self._id, "tell", message)
+        if not self.link.stuck:
+            with suppress(Lost):
+                self.link.call(self._id, "tell", message)
 
     # ---- out
 
@@ -240,12 +245,13 @@ class Guest:
 
     def query(self, sql: str, params: Params, limits: Limits, at_least: int | None) -> Answer:
         values = (limits.seconds, limits.rows, limits.bytes, limits.memory)
-        answer = self.link.call(self._id, "query", sql, pack_params(params), values, at_least).result()
+        call = self._call("query", sql, pack_params(params), values, at_least)
+        answer = self._answer(call, limits.seconds + SECONDS)
         seq, stale = self._said(answer)
         return Answer(table_of(answer[1]), seq, stale)
 
     def table(self, name: str) -> pyarrow.Table:
-        answer = self.link.call(self._id, "table", name).result()
+        answer = self._answer(self._call("table", name), _LONG_SECONDS)
         self._said(answer)
         return table_of(answer[1])
 
@@ -254,20 +260,33 @@ class Guest:
         return status
 
     def snapshot(self) -> Snapshot:
-        answer = self.link.call(self._id, "snapshot").result()
-        said = self._said(answer)
+        said = self._wait(self._call("snapshot"), _LONG_SECONDS)
         return Snapshot(**{**said, "path": Path(said["path"])})
 
     def _ask(self, seconds: float, name: str, *args: Any) -> Any:
-        return self._wait(self.link.call(self._id, name, *args), seconds)
+        return self._wait(self._call(name, *args), seconds)
+
+    def _call(self, name: str, *args: Any) -> Future[Answered]:
+        self._check_stuck()
+        return self.link.call(self._id, name, *args)
+
+    def _check_stuck(self) -> None:
+        if self.link.stuck:
+            raise self._unreachable()
 
     def _wait(self, answer: Future[Answered], seconds: float) -> Any:
+        return self._said(self._answer(answer, seconds))
+
+    def _answer(self, answer: Future[Answered], seconds: float) -> Answered:
         try:
-            return self._said(answer.result(seconds))
+            return self.link.wait(answer, seconds)
         except TimeoutError:
-            raise Unreachable(
-                f"Process {self.owner.get('pid')}, which has the store {self._id!r} open, does not answer."
-            ) from None
+            raise self._unreachable() from None
+
+    def _unreachable(self) -> Unreachable:
+        return Unreachable(
+            f"Process {self.owner.get('pid')}, which has the store {self._id!r} open, does not answer."
+        )
 
     def _said(self, answer: Answered) -> Any:
         """What was answered; the head that came with it is kept."""

@@ -52,7 +52,7 @@ _LONG_THREADS = 4
 _MOST_CALLS = 1_000  # of one connection at once; no more are read meanwhile
 _STUCK = 30.0  # seconds in which somebody who waits for an answer must take some of it
 _LONG = frozenset({"query", "table", "snapshot", "reset", "delete"})
-_AT_ONCE = frozenset({"listen", "ignore", "leave", "tell"})
+_AT_ONCE = frozenset({"listen", "ignore", "leave", "tell", "ping"})
 """Calls that wait for nothing and must not overtake each other."""
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Visitor(asyncio.Protocol):
         self._frames = Frames()
         self._guard = threading.Lock()
         self._writes: dict[str, deque[tuple[int, str, Sequence[Any]]]] = {}
-        self._attended: dict[int, Attendance] = {}
+        self._attended: dict[int, Attendance | None] = {}  # None: not yet
         self._running = 0
         self._room = threading.Event()
         self._room.set()
@@ -117,7 +117,8 @@ class Visitor(asyncio.Protocol):
         self.closed = True
         self._room.set()
         for each in list(self._attended.values()):
-            each.end()
+            if each is not None:
+                each.end()
 
     def pause_writing(self) -> None:
         self._room.clear()
@@ -125,7 +126,8 @@ class Visitor(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._room.set()
         for each in list(self._attended.values()):
-            each.send()
+            if each is not None:
+                each.send()
 
     @property
     def full(self) -> bool:
@@ -165,6 +167,8 @@ class Visitor(asyncio.Protocol):
             elif name in _AT_ONCE:
                 self._answer(number, store_id, name, args)
             else:
+                if name == "enter":
+                    self._attended[number] = None
                 pool.submit(self._answer, number, store_id, name, args)
         except RuntimeError:  # we are closing
             self._send(GONE, number, b"")
@@ -217,10 +221,18 @@ class Visitor(asyncio.Protocol):
             elif name == "enter":
                 store = self._find(store_id)
                 store.wake()
-                attendance = self._attended[number] = Attendance(self, number, store)
+                attendance = Attendance(self, number, store)
                 attendance.begin()
+                with self._guard:
+                    wanted = number in self._attended
+                    if wanted:
+                        self._attended[number] = attendance
+                if not wanted:  # who asked has given up
+                    attendance.end()
                 about = {"schema": store.schema.hash, "backendId": store.backend_id, "head": store.head}
                 self._reply(number, store, about)
+            elif name == "ping":
+                self._reply(number, None, None)
             elif name in ("listen", "ignore", "leave"):
                 self._reply(number, *self._attend(name, *args))
             else:
@@ -232,10 +244,14 @@ class Visitor(asyncio.Protocol):
     def _attend(self, name: str, number: int, rows: bool = False) -> tuple[Store | None, Any]:
         """Begin or end the news of a store."""
         if name == "leave":
-            if (attendance := self._attended.pop(number, None)) is not None:
+            with self._guard:
+                attendance = self._attended.pop(number, None)
+            if attendance is not None:
                 attendance.end()
             return None, None
         attendance = self._attended[number]
+        if attendance is None:
+            raise StoreClosed("The store is not open here.")
         if name == "ignore":
             attendance.ignore()
             return None, None

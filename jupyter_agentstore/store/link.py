@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -17,6 +18,8 @@ from typing import Any
 from .backing import Lost
 from .frames import CALL, DONE, FAILED, GONE, NEWS, PART, BadFrame, Frames, frame, pack, unpack, unpack_error
 
+_TICK = 1.0  # seconds
+_SILENCE = 5  # ticks without a word, however small, after which the process is taken to be stopped
 _log = logging.getLogger(__name__)
 
 Answered = tuple[Any, list[bytes]]
@@ -33,11 +36,16 @@ class Link(asyncio.Protocol):
     Attributes:
         users: how many use it; counted by who hands it out.
         closed: whether nothing comes any more.
+        stuck: whether the process is there and does not even say so: it is stopped, or something keeps its Python
+            from running. Whoever waits for it would wait for nobody knows how long.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.users = 0
         self.closed = False
+        self.stuck = False
+        self._silence = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = loop
         self._guard = threading.Lock()
         self._frames = Frames()
@@ -72,6 +80,22 @@ class Link(asyncio.Protocol):
         self._news.pop(number, None)
         with suppress(Lost):
             self.call(store_id, "leave", number)
+
+    def wait(self, answer: Future[Answered], seconds: float) -> Answered:
+        """Wait for an answer.
+
+        Raises:
+            TimeoutError: it does not come in time, or the process is stuck.
+            Exception: what was answered.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.stuck and (left := deadline - time.monotonic()) > 0:
+            try:
+                return answer.result(min(left, _TICK))
+            except TimeoutError:
+                if answer.done():
+                    break
+        return answer.result(0)
 
     def on_lost(self, listener: Callable[[], None]) -> None:
         """Call the listener, in the link's thread, when the connection is closed, after all answers."""
@@ -111,6 +135,21 @@ class Link(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+            if self._timer is None:
+                self._timer = self._loop.call_later(_TICK, self._tick)
+
+    def _tick(self) -> None:
+        """See whether the process is still there, while somebody waits for it."""
+        self._timer = None
+        if self.closed or not (self._waiting or self.stuck):
+            self._silence = 0
+            return
+        self._silence += 1
+        if self._silence == 1 and self._transport is not None:
+            self._transport.write(frame(CALL, next(self._numbers), pack(("", "ping", ()))))
+        if self._silence == _SILENCE:
+            self.stuck = True
+        self._timer = self._loop.call_later(_TICK, self._tick)
 
     # ---- the loop's side
 
@@ -119,6 +158,7 @@ class Link(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._silence, self.stuck = 0, False
         try:
             for kind, number, body in self._frames.feed(data):
                 self._take(kind, number, body)
@@ -127,7 +167,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         with self._guard:
-            self.closed = True
+            self.closed, self.stuck = True, False
             waiting, self._waiting = self._waiting, {}
             listeners, self._lost = self._lost, []
         self._news.clear()

@@ -50,6 +50,7 @@ class Peers:
         self._address: Path | None = None
         self._failed = False
         self._links: dict[str, Link] = {}
+        self._connecting: dict[str, threading.Lock] = {}  # the loop, which connects, may wait for the guard
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._accepting: asyncio.Task[None] | None = None
         self._closed = False
@@ -73,17 +74,27 @@ class Peers:
             Lost: nobody is there, or somebody else's process.
         """
         with self._guard:
-            link = self._links.get(path)
-            if link is None or link.closed:
-                link = self._links[path] = self._connect(path)
-            link.users += 1
-            return link
+            connecting = self._connecting.setdefault(path, threading.Lock())
+        with connecting:
+            with self._guard:
+                link = self._links.get(path)
+                if link is not None and not link.closed:
+                    link.users += 1
+                    return link
+            link = self._connect(path)
+            with self._guard:
+                if self._closed:
+                    link.close()
+                    raise Lost
+                self._links[path] = link
+                link.users += 1
+                return link
 
     def leave(self, link: Link) -> None:
-        """Give a link back; the last one closes it."""
+        """Give a link back; the last one closes it, unless it is stuck: the next one is to know."""
         with self._guard:
             link.users -= 1
-            if link.users == 0:
+            if link.users == 0 and not link.stuck:
                 self._links = {path: other for path, other in self._links.items() if other is not link}
                 link.close()
 
