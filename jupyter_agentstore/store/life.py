@@ -33,6 +33,7 @@ from .guest import Guest, Hearing
 
 _PATIENCE = 0.06  # seconds to wait for a lock whose holder cannot be asked
 _TAKEOVER = 10.0  # seconds to wait for the one who takes a store over
+_WORD = 2.0  # seconds to wait for who has the lock to say who he is
 _PAUSE = (0.01, 0.04)  # seconds between two tries
 _RETRY = 1.0  # seconds after a failure, while somebody listens
 _log = logging.getLogger(__name__)
@@ -201,8 +202,10 @@ class Life:
         if self._pid != os.getpid():
             raise StoreClosed("The store was opened before this process was forked; open it anew.")
         if self._closed is not None:
-            what = "was deleted" if self._closed is Deleted else "is closed"
-            raise self._closed(f"The store {self._id!r} {what}.")
+            raise self._over(self._closed)
+
+    def _over(self, why: type[StoreClosed]) -> StoreClosed:
+        return why(f"The store {self._id!r} {'was deleted' if why is Deleted else 'is closed'}.")
 
     # ---- opening
 
@@ -215,12 +218,14 @@ class Life:
                 return self._open()
             except StoreLocked as error:
                 locked = error
-            guest, hopeful = self._visit(locked)
+            guest, wait = self._visit(locked)
             if guest is not None:
                 return guest
-            if hopeful:
-                patience = _TAKEOVER
+            if wait is not None:
+                patience = wait
             if self._closed or time.monotonic() - began > patience:
+                if self._place.peers is not None:
+                    self._place.peers.give_up(locked.owner)
                 raise locked
             time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - a pause is no secret
 
@@ -262,28 +267,28 @@ class Life:
             clean_up(lock.left)
         self._lock = lock
 
-    def _visit(self, locked: StoreLocked) -> tuple[Guest | None, bool]:
-        """Ask who has the lock to be their guest; whether it is worth trying again."""
+    def _visit(self, locked: StoreLocked) -> tuple[Guest | None, float | None]:
+        """Ask who has the lock to be their guest; for how many seconds it is worth trying, if that says something."""
         from .peers import socket_of
 
         peers = self._place.peers
         path = socket_of(locked.owner)
         if peers is None or path is None:
-            return None, not locked.owner  # who has just taken it may not have said so yet
+            return None, None if locked.owner else _WORD
         try:
             link = peers.link(path)
         except Lost:
-            return None, True
+            return None, _PATIENCE if peers.gave_up(path) else _TAKEOVER
         try:
             guest = Guest(link, self._id, self._schema, locked.owner, self._watching)
         except Lost:
             peers.leave(link)
-            return None, True
+            return None, _TAKEOVER
         except BaseException:
             peers.leave(link)
             raise
         self._was_guest = self._known = True
-        return guest, True
+        return guest, None
 
     # ---- losing
 
@@ -301,7 +306,7 @@ class Life:
                 self._recovering = True
         if closed is not None:
             for entry in entries:
-                _refuse(entry, closed(f"The store {self._id!r} was closed."))
+                _refuse(entry, self._over(closed))
             return
         threading.Thread(
             target=self._recover, args=(guest,), name=f"agentstore-takeover-{self._id}", daemon=True

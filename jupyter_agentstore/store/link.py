@@ -115,6 +115,11 @@ class Link(asyncio.Protocol):
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._hang_up)
 
+    def abort(self) -> None:
+        """As :meth:`close`, on the loop, without waiting until what was said is taken."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _hang_up(self) -> None:
         if self._transport is not None:
             self._transport.close()

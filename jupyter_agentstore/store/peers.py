@@ -50,6 +50,7 @@ class Peers:
         self._address: Path | None = None
         self._failed = False
         self._links: dict[str, Link] = {}
+        self._given_up: set[str] = set()
         self._connecting: dict[str, threading.Lock] = {}  # the loop, which connects, may wait for the guard
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._accepting: asyncio.Task[None] | None = None
@@ -87,6 +88,7 @@ class Peers:
                     link.close()
                     raise Lost
                 self._links[path] = link
+                self._given_up.discard(path)
                 link.users += 1
                 return link
 
@@ -97,6 +99,16 @@ class Peers:
             if link.users == 0 and not link.stuck:
                 self._links = {path: other for path, other in self._links.items() if other is not link}
                 link.close()
+
+    def give_up(self, owner: Mapping[str, object]) -> None:
+        """A lock's holder could not be reached for long: let the next one who wants to wait know."""
+        path = socket_of(owner)
+        if path is not None:
+            self._given_up.add(path)
+
+    def gave_up(self, path: str) -> bool:
+        """Whether somebody has waited in vain for the process behind a socket, and it was not reached since."""
+        return path in self._given_up
 
     def close(self) -> None:
         """End every connection, after what was written to it, and let go of the socket."""
@@ -120,7 +132,7 @@ class Peers:
     async def _end(self) -> None:
         if self._accepting is not None:
             self._accepting.cancel()
-        for link in self._links.values():
+        for link in list(self._links.values()):
             link.close()
         for each in list(self._transports):
             each.close()  # writes what is buffered first
@@ -128,6 +140,11 @@ class Peers:
             if not any(each.get_write_buffer_size() for each in self._transports):
                 break
             await asyncio.sleep(0.01)
+        for each in list(self._transports):  # who takes nothing would keep them open
+            each.abort()
+        for link in list(self._links.values()):
+            link.abort()
+        await asyncio.sleep(0.01)  # they are told that it is lost
         for sock in list(self._sockets):
             if sock.fileno() >= 0 and sock is self._listening:
                 sock.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,6 +112,22 @@ def _opens(registry: Registry) -> bool:
     return True
 
 
+def test_a_host_whose_socket_is_gone_is_waited_for_once(
+    start: Start, stores: Path, registry: Registry
+) -> None:
+    host = start()
+    host.do(BEGIN)
+    shutil.rmtree(Path(str(owner_of(stores / "coffee")["socket"])).parent)
+    began = time.monotonic()
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for answer in [pool.submit(registry.get, "coffee", create=False) for _ in range(CALLERS)]:
+            with pytest.raises(StoreLocked):
+                answer.result()
+    assert time.monotonic() - began < SOON
+    host.kill()
+    assert registry.get("coffee", create=False).own
+
+
 def test_a_stopped_host_that_is_killed_is_followed_by_another(start: Start, registry: Registry) -> None:
     host = start()
     host.do(BEGIN)
@@ -123,6 +140,25 @@ def test_a_stopped_host_that_is_killed_is_followed_by_another(start: Start, regi
     assert written.result(30).seqs == range(2, 3)
     assert guest.own
     assert guest.status()["messageCount"] == 1
+
+
+def test_who_closes_waits_for_no_stopped_host_and_says_that_the_rest_is_unknown(
+    start: Start, stores: Path
+) -> None:
+    host = start()
+    host.do(BEGIN)
+    registry = Registry(stores)
+    guest = registry.get("coffee", create=False)
+    host.stop()
+    large = "x" * 100_000  # more in all than a socket takes
+    written = [
+        guest.commit([message(f"m{n}", commit_id=f"k{n}", content=large)], actor="bob", commit_id=f"k{n}")
+        for n in range(50)
+    ]
+    registry.close()
+    for each in written:
+        with pytest.raises(StoreClosed):
+            each.result(30)
 
 
 def test_what_is_put_at_the_moment_of_the_hosts_end_keeps_nobody_waiting(

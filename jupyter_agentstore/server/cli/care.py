@@ -117,7 +117,7 @@ def _agreed(options: argparse.Namespace, registry: Registry, place: Path, fate: 
         about = registry.about(place.name)
         what = f"{about.events:,} events, {_megabytes(about.size)}, {_who(about.owner) or 'open nowhere'}"
     except (DamagedLog, ForeignFile) as error:
-        what = f"{_megabytes(_size(place))}, and its log cannot be read: {error.message}"
+        what = f"{_megabytes(_size(place))}, and its log cannot be read: {error.message.rstrip('.')}"
     print(
         f"The store {place.name!r} in {place.parent} has {what}.\n{fate} Clients of the store start afresh."
     )
