@@ -113,6 +113,7 @@ class Desk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._visits.clear()  # a task that was cancelled before it began has not taken its visit back
         self._nudge.set()
         if self._keeper is not None:
             await self._keeper
@@ -197,7 +198,7 @@ class Desk:
                     failures += 1
                     await self._wait_to_retry(visit, error, failures)
         finally:
-            self._visits.pop(visit.conversation)
+            self._visits.pop(visit.conversation, None)
             self._show(visit.conversation)
             self._nudge.set()
 

@@ -61,6 +61,7 @@ class Projector:
         self._busy = busy
         self._changed = threading.Condition()
         self._queue: list[Event] = []
+        self._opened = log.head  # what is up to here nobody needs to be told of
         self._known = log.head  # the last event that was put
         self._behind = state.applied < log.head  # whether the queue has a gap that the log must fill
         self._since = 0.0  # when the oldest event that is not applied was put, or the last ones were applied
@@ -180,7 +181,7 @@ class Projector:
         """Catch up with the log as it was opened."""
         self.resuming = True
         try:
-            if self.state.applied < self._known:
+            if self.state.applied < self._opened:
                 self.state.catch_up(self._pages(), self._tell)
             if not self._stop:
                 self.state.finish()
@@ -201,7 +202,7 @@ class Projector:
             self._changed.notify_all()
 
     def _pages(self) -> Iterator[list[Event]]:
-        for page in self._eventlog.scan(self.state.applied):
+        for page in self._eventlog.scan(self.state.applied, end=self._opened):
             if self._stop:
                 return
             yield page

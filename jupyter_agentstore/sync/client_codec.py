@@ -259,8 +259,8 @@ def _known() -> dict[str, type[AgentStoreError]]:
     while queue:
         kind = queue.pop()
         queue += kind.__subclasses__()
-        if kind.__init__ is AgentStoreError.__init__:
-            found[kind.code] = kind
+        if kind.__init__ is AgentStoreError.__init__ and kind.__module__ == AgentStoreError.__module__:
+            found[kind.code] = kind  # other rooms have finer kinds with the same codes
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,12 @@ from jupyter_agentstore.core.events import Wire, encode_args
 from jupyter_agentstore.store import Registry, Store, draft
 
 PATIENCE = 60
+
+
+async def within(work: Awaitable[Any]) -> Any:
+    """What is awaited, or an error that says where it hung."""
+    async with asyncio.timeout(PATIENCE):
+        return await work
 
 
 class Room:
@@ -42,7 +48,7 @@ class Room:
 
     async def commit(self, *events: tuple[str, dict[str, Any]], actor: str = "ann") -> None:
         drafts = [draft(self.store.schema, f"v1.{name}", args, door="rest") for name, args in events]
-        await asyncio.wrap_future(self.store.commit(drafts, actor=actor))
+        await within(asyncio.wrap_future(self.store.commit(drafts, actor=actor)))
 
     async def create(self, *ids: str) -> None:
         await self.commit(*(("ConversationCreated", {"id": id, "userId": "ann", "title": id}) for id in ids))
@@ -68,7 +74,7 @@ class Room:
         import msgspec
 
         wire = Wire(f"v1.{name}", msgspec.Raw(raw), head + 1, head, "phone", "s1")
-        await asyncio.wrap_future(self.store.push([wire], actor="ann", backend_id=None))
+        await within(asyncio.wrap_future(self.store.push([wire], actor="ann", backend_id=None)))
 
     def messages(self, conversation: str) -> list[dict[str, Any]]:
         return self.store.tail("messages", conversation)
@@ -113,6 +119,10 @@ class Asked:
         self.answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.cancelled = asyncio.Event()
 
+    async def dropped(self) -> None:
+        """Wait until nobody wants the answer any more."""
+        await within(self.cancelled.wait())
+
     @property
     def waiting(self) -> list[str]:
         return [message["id"] for message in self.request.waiting]
@@ -140,7 +150,7 @@ async def serving(
     try:
         yield runtime
     finally:
-        await runtime.stop()
+        await within(runtime.stop())
 
 
 @pytest.fixture

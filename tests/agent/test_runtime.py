@@ -114,7 +114,7 @@ async def test_a_reply_under_way_is_dropped_when_its_conversation_is_halted(
         await room.say("m1", "c1")
         asked = await script.next()
         await room.set_status("c1", status)
-        await asked.cancelled.wait()
+        await asked.dropped()
         await room.say("m2", "c1")
         await room.set_status("c1", "active")
         asked = await script.next()
@@ -131,7 +131,7 @@ async def test_a_reply_under_way_is_dropped_when_somebody_else_answers(registry:
         await room.say("m1", "c1")
         asked = await script.next()
         await room.say("h1", "c1", "I'll take this one", role="assistant", actor="bob")
-        await asked.cancelled.wait()
+        await asked.dropped()
         await room.say("m2", "c1")
         asked = await script.next()
         assert asked.waiting == ["m2"]

@@ -151,7 +151,7 @@ def test_a_watcher_that_takes_nothing_is_told_the_latest_only(
 
 
 def test_two_servers_with_one_folder_hear_of_each_others_clients(serve: Serve) -> None:
-    host = serve()
+    host = serve("c.AgentStoreApp.reply_delay = [600.0, 600.0]")  # it thinks until all have heard of it
     here = opened(host, "s", **AUTHORIZED)
     here.exit(here.push(0, {"n": 1}))
     here.exit(here.present({"where": "host"}))

@@ -27,6 +27,7 @@ from jupyter_agentstore.core.errors import (
 from jupyter_agentstore.core.events import Event, Wire
 from jupyter_agentstore.core.operations import RowChange
 from jupyter_agentstore.store import Registry, Store, draft
+from jupyter_agentstore.store.projector import Projector
 from tests.drafts import conversation, message
 
 
@@ -189,6 +190,33 @@ def test_unknown_events_are_kept_and_shown_as_anomalies(store: Store) -> None:
         row.values() for row in store.query("select args from events where seq = 2").table.to_pylist()
     ]
     assert json.loads(args) == {"emoji": "☕"}
+
+
+def test_a_listener_hears_of_rows_that_change_while_the_tables_thread_has_not_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resume = Projector._resume
+    begin = threading.Event()
+
+    def late(self: Projector) -> None:
+        begin.wait(30)
+        resume(self)
+
+    monkeypatch.setattr(Projector, "_resume", late)
+    registry = Registry(None)
+    try:
+        store = registry.get("s", create=True)
+        heard: list[str] = []
+        store.on_rows(lambda changes: heard.extend(change.table for change in changes or ()))
+        store.commit([conversation("c")], actor="ada").result(30)
+        begin.set()
+        assert store.row("conversations", "c") is not None
+        store.commit([message("a")], actor="ada").result(30)
+        assert store.row("messages", "a") is not None
+    finally:
+        begin.set()
+        registry.close()
+    assert heard == ["conversations", "messages", "pendingReplies"]
 
 
 def test_listeners_hear_of_events_before_the_answer_and_of_rows_in_order(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from jupyter_agentstore.core.errors import Conflict, HeadMoved
@@ -54,6 +55,14 @@ def test_args_stay_as_they_were_pushed(args: str) -> None:
 def test_halves_of_emojis_stay_as_they_were_pushed(args: str) -> None:
     assert accepted(args) == args
     decode(wire("e", accepted(args), 1, "c", "s"))
+
+
+def test_no_frame_can_hold_all_the_masks_to_come() -> None:
+    marks = "".join(f"<surrogate{'-' * count}>" for count in range(200))
+    text = rf'"{marks}\ud83d"'
+    mask, masked = codec.mask_surrogates(text.encode())
+    assert len(mask) < 40
+    assert bytes(codec.unmask(mask, msgspec.Raw(masked))).decode() == text
 
 
 def test_a_frame_may_come_as_bytes() -> None:

@@ -90,7 +90,6 @@ def test_a_watch_waits_for_the_store_and_begins_with_the_picture() -> None:
         {"agent": 1},
         {"a": 2},
     ]
-    assert session.live
 
 
 def test_what_changes_while_a_chunk_is_out_comes_in_one_the_latest_of_each() -> None:
@@ -117,7 +116,6 @@ def test_a_watch_ends_when_it_is_interrupted_or_refused() -> None:
     session = watched()
     session.receive('{"_tag":"Interrupt","requestId":"w"}')
     assert session.told([news("a")]) == []
-    assert not session.live
     [follow] = session.receive(watch())
     assert isinstance(follow, Follow)
     [exit] = frames(session.watch_failed(follow.watch, Forbidden("No.")))
@@ -198,13 +196,11 @@ def test_a_presence_is_handed_on_and_answered() -> None:
     assert isinstance(action, Present)
     assert (action.client_id, action.session_id) == ("c", "s")
     assert json.loads(action.state or "") == {"typing": True, "conversationId": "k"}
-    assert session.live
     [exit] = frames(session.presented(action.present))
     assert exit["exit"] == {"_tag": "Success", "value": {}}
     [gone] = session.receive(present("q"))
     assert isinstance(gone, Present)
     assert gone.state is None
-    assert not session.live
 
 
 def test_a_presence_waits_for_the_store_and_fails_where_there_is_none() -> None:
@@ -237,6 +233,23 @@ def test_a_connection_tells_of_so_many_and_no_more() -> None:
     assert isinstance(session.receive(present("again", "c0", here=2))[0], Present)
     session.receive(present("less", "c0"))
     assert isinstance(session.receive(present("then", "one more", here=1))[0], Present)
+
+
+def test_a_presence_counts_from_when_it_is_told_until_its_end_is_told() -> None:
+    session = opened()
+    for number in range(MAX_PRESENCES):
+        [action] = session.receive(present(f"refused{number}", f"c{number}", here=1))
+        assert isinstance(action, Present)
+        session.present_failed(action.present, RateLimited("Too many.", 0.5))
+    for number in range(MAX_PRESENCES):
+        [action] = session.receive(present(f"told{number}", f"d{number}", here=1))
+        assert isinstance(action, Present)
+        session.presented(action.present)
+    [end] = session.receive(present("end", "d0"))
+    assert isinstance(end, Present)
+    session.present_failed(end.present, RateLimited("Too many.", 0.5))
+    [exit] = frames(session.receive(present("more", "one more", here=1)))
+    assert exit["exit"]["cause"]["error"]["cause"]["name"] == "too_large"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_agentstore.core.errors import DamagedLog, Forbidden, StoreClosed
-from jupyter_agentstore.sync.server_session import MAX_REQUESTS, WINDOW_CHUNKS, Open, PushBatch, ReadPage
+from jupyter_agentstore.sync.server_session import (
+    CONNECTION_BYTES,
+    MAX_REQUESTS,
+    WINDOW_BYTES,
+    WINDOW_CHUNKS,
+    Open,
+    PushBatch,
+    ReadPage,
+)
 from tests.sync.peer import Log, Peer, ack, error, interrupt, pull, push, seqs
 
 
@@ -192,6 +200,28 @@ def test_several_pulls_run_side_by_side() -> None:
     assert [seqs(frames, id) for id in "abc"] == [[1, 2, 3], [2, 3], [1, 2]]
 
 
+def test_many_pulls_that_nobody_acknowledges_share_what_a_connection_may_have() -> None:
+    log = Log()
+    for _ in range(3):
+        log.append("e", json.dumps({"text": "x" * 700_000}), tell=False)
+    peer = Peer(log, eager=False)
+    ids = [f"p{number}" for number in range(MAX_REQUESTS)]
+    for id in ids:
+        peer.send(pull(id, live=False))
+    while peer.todo:
+        peer.carry_out(peer.todo.pop(0))
+    assert sum(map(len, peer.sent)) < CONNECTION_BYTES + 4 * WINDOW_BYTES
+    frames: list[dict[str, object]] = []
+    while new := peer.new():
+        frames += new
+        for frame in new:
+            if frame["_tag"] == "Chunk":
+                peer.send(ack(frame["requestId"]))
+        while peer.todo:
+            peer.carry_out(peer.todo.pop(0))
+    assert [seqs(frames, id) for id in ids] == [[1, 2, 3]] * len(ids)
+
+
 def test_a_pull_that_ends_does_not_chase_a_growing_log() -> None:
     log = Log(150)
     peer = Peer(log, eager=False).send(pull(live=False))
@@ -338,6 +368,14 @@ def test_a_push_behind_a_refused_one_does_not_hear_that_the_log_is_another() -> 
         peer.carry_out(action)
     frames = peer.new()
     assert [error(frames, id)["_tag"] for id in "123"] == ["ServerAheadError"] * 3
+
+
+def test_nor_does_a_push_that_comes_when_the_one_that_it_follows_was_refused() -> None:
+    peer = Peer(Log(4)).send(push("1", 3, 2)).send(push("2", 5)).send(push("3", 6))
+    frames = peer.new()
+    assert [error(frames, id)["_tag"] for id in "123"] == ["ServerAheadError"] * 3
+    peer.send(push("4", 9))
+    assert error(peer.new(), "4")["_tag"] == "BackendIdMismatchError"
 
 
 def test_pushes_may_follow_each_other_without_waiting() -> None:

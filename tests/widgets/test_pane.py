@@ -136,6 +136,7 @@ def test_what_is_refused_is_said_to_have_failed(pane: Recorded, chat: Conversati
     ],
 )
 def test_malformed_messages_are_ignored(pane: Recorded, chat: Conversation, message: Any) -> None:
+    until(lambda: pane.pending == 0)  # the conversation is on its way at first
     pane._handle_custom_msg(message, [])
     assert pane.pending == 0
     assert len(chat.messages) == 0
