@@ -78,7 +78,10 @@ def test_a_presence_that_is_not_renewed_expires(serve: Serve) -> None:
     assert [item["kind"] for item in late.receive()["values"]] == ["agent"]
 
 
-def test_what_the_agent_does_is_told_while_it_does_it(client: Client, server: Server) -> None:
+def test_what_the_agent_does_is_told_while_it_does_it(serve: Serve) -> None:
+    server = serve("c.AgentStoreApp.reply_delay = [2.0, 2.0]")
+    client = opened(server, "s", **AUTHORIZED)
+    client.exit(client.push(0, {"n": 1}))
     client.watch()
     client.receive()
     with server.client(params={"storeId": client.store_id}) as http:
