@@ -19,19 +19,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-from ..core.errors import NotFound, StoreClosed, StoreLocked
+from ..core.errors import AgentStoreError, NotFound, StoreClosed, StoreLocked
 from ..core.events import Event
 from ..core.operations import RowChange
 from ..core.schema import Schema
 from ..eventlog import MemoryLog
 from ..eventlog.file import FILE
-from ..eventlog.lock import Lock
+from ..eventlog.lock import Lock, owner_of, unclean
 from .awake import Awake, Place
 from .backing import Backing, Lost
 from .commits import Commit, Push
 from .guest import Guest, Hearing
 
 _PATIENCE = 0.06  # seconds to wait for a lock whose holder cannot be asked
+_TAKE_UP = 2.0  # seconds to see whether a store was left with something to do
 _TAKEOVER = 10.0  # seconds to wait for the one who takes a store over
 _WORD = 2.0  # seconds to wait for who has the lock to say who he is
 _PAUSE = (0.01, 0.04)  # seconds between two tries
@@ -296,6 +297,7 @@ class Life:
         """The other process is gone; what it was to write goes to the next one. Returns at once."""
         if not entries and not self._watching.attended:
             self._forget(guest)
+            self._in_a_thread(self._take_up)
             return
         with self._guard:
             closed = self._closed
@@ -308,9 +310,26 @@ class Life:
             for entry in entries:
                 _refuse(entry, self._over(closed))
             return
-        threading.Thread(
-            target=self._recover, args=(guest,), name=f"agentstore-takeover-{self._id}", daemon=True
-        ).start()
+        self._in_a_thread(self._recover, guest)
+
+    def _in_a_thread(self, work: Callable[..., None], *args: object) -> None:
+        name = f"agentstore-takeover-{self._id}"
+        threading.Thread(target=work, args=args, name=name, daemon=True).start()
+
+    def _take_up(self) -> None:
+        """Nobody listens here, but the process that is gone may have owed replies: see that somebody gives them."""
+        folder = self._folder
+        ends = time.monotonic() + _TAKE_UP
+        while folder is not None and self._closed is None and time.monotonic() < ends:
+            time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - a pause is no secret
+            try:
+                if unclean(folder):
+                    self.call(lambda backing: None)
+                if not owner_of(folder) or self._backing is not None:
+                    return  # it was closed in order, or is open here
+            except (AgentStoreError, OSError) as error:
+                _log.debug("%s: it cannot be seen to: %s", self._id, error)
+                return
 
     def _recover(self, guest: Backing | None) -> None:
         self._forget(guest)

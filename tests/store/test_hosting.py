@@ -351,6 +351,32 @@ def test_a_guest_takes_over_from_a_host_that_is_killed(host: Neighbour, guest: S
     assert guest.own != third.do("store.own")
 
 
+def test_a_reply_that_a_killed_host_owed_is_seen_to_by_who_was_its_guest(
+    host: Neighbour, registry: Registry, guest: Store
+) -> None:
+    woken = threading.Event()
+    registry.on_wake(lambda store: woken.set())
+    guest.commit([message("m")], actor="ada").result(30)  # it waits for an answer; nobody listens here
+    host.kill()
+    assert woken.wait(30)
+    assert guest.mine
+    assert guest.count("pendingReplies") == 1
+
+
+def test_a_store_that_a_host_closed_in_order_is_left_alone(
+    host: Neighbour, registry: Registry, guest: Store, stores: Path
+) -> None:
+    guest.commit([conversation("d")], actor="ada").result(30)
+    taken_up = threading.Event()
+    life = guest._life
+    take_up = life._take_up
+    life._take_up = lambda: (take_up(), taken_up.set())[0]  # type: ignore[method-assign, func-returns-value]
+    host.end()
+    assert taken_up.wait(30)
+    assert not guest.mine
+    assert owner_of(stores / "coffee") == {}
+
+
 def test_a_commit_without_an_id_is_not_repeated_when_nobody_knows(host: Neighbour, guest: Store) -> None:
     host.stop()
     future = guest.commit([message("a")], actor="me")
