@@ -350,8 +350,8 @@ _ESCAPE = re.compile(
 def mask_surrogates(data: bytes) -> tuple[bytes, bytes]:
     """``(mask, data)``: where a lone surrogate's escape began, there is the mask and its four digits."""
     mask = b"<surrogate>"
-    while mask in data:
-        mask = mask[:-1] + b"->"
+    while mask in data:  # one that the frame's sender could not foresee, or they would put in all that come
+        mask = b"<surrogate-%d>" % hash(mask + data)
 
     def masked(match: re.Match[bytes]) -> bytes:
         lone: bytes | None = match[1]
