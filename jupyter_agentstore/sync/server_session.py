@@ -86,7 +86,8 @@ class _Pull:
 class _Push:
     id: str
     parent: int
-    behind: int | None = None  # the head when an earlier push of this connection was refused, meanwhile
+    end: int  # its last event
+    behind: int | None = None  # the head when the push that it follows was refused
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +123,7 @@ class ServerSession:
         self._absent = False
         self._held_up = False
         self._keys = 0
+        self._refused: tuple[int | None, int | None] = None, None
         self._pulls: dict[int, _Pull] = {}
         self._pushes: dict[int, _Push] = {}
         self._watches: dict[int, _Watch] = {}
@@ -130,11 +132,6 @@ class ServerSession:
         self._exits: deque[tuple[int, str]] = (
             deque()
         )  # of pushes, held until the pulls have sent their events
-
-    @property
-    def live(self) -> bool:
-        """Whether something is open that goes on: a live pull, a watch, a presence."""
-        return bool(self._watches or self._present) or any(pull.live for pull in self._pulls.values())
 
     # From the client
 
@@ -169,7 +166,10 @@ class ServerSession:
         self._keys += 1
         match read:
             case codec.Push():
-                self._pushes[self._keys] = _Push(read.id, read.batch[0].parentSeqNum)
+                parent = read.batch[0].parentSeqNum
+                end, head = self._refused
+                behind = head if parent == end else None
+                self._pushes[self._keys] = _Push(read.id, parent, read.batch[-1].seqNum, behind)
                 return [PushBatch(self._keys, read.batch, read.backend_id, read.privileged)]
             case codec.Pull():
                 return self._start_pull(_Pull(self._keys, read.id, read.live, read.cursor, read.page_events))
@@ -189,13 +189,12 @@ class ServerSession:
 
     def _start_presence(self, key: int, read: codec.Presence) -> list[Action]:
         who = (read.client_id, read.session_id)
-        if read.state is None:
-            self._present.discard(who)
-        elif who not in self._present and len(self._present) >= MAX_PRESENCES:
+        known = set(self._present)
+        for asked in self._presents.values():
+            _tell(known, asked)
+        if read.state is not None and who not in known and len(known) >= MAX_PRESENCES:
             many = TooLarge(f"A connection may tell of {MAX_PRESENCES} presences.")
             return [Send(codec.failure(read.id, many))]
-        else:
-            self._present.add(who)
         self._presents[key] = read
         if self.backend_id is not None:
             return [Present(key, *who, read.state)]
@@ -322,6 +321,7 @@ class ServerSession:
             ):  # but not if this only follows a refused push: it costs a client its data.
                 error = HeadMoved(failed.behind, failed.parent)
         behind = error.head if isinstance(error, HeadMoved) else failed.parent
+        self._refused = failed.end, behind  # what follows may have been on its way when it was refused
         for later in self._pushes.values():
             later.behind = behind
         return [Send(codec.failure(failed.id, error))]
@@ -363,7 +363,10 @@ class ServerSession:
     def presented(self, present: int) -> list[Action]:
         """A presence was told to all watchers."""
         done = self._presents.pop(present, None)
-        return [] if self.closed or done is None else [Send(codec.success(done.id))]
+        if self.closed or done is None:
+            return []
+        _tell(self._present, done)
+        return [Send(codec.success(done.id))]
 
     def present_failed(self, present: int, error: BaseException) -> list[Action]:
         """A presence was refused; an earlier one of the same client stays as it was."""
@@ -378,7 +381,7 @@ class ServerSession:
                 error = BackendIdMismatch(backend_id, pull.cursor.backendId)
                 return self._end(pull, codec.failure(pull.id, error))
             pull.after = pull.cursor.eventSequenceNumber
-        return self._ask(pull)
+        return self._read_on(pull)
 
     def _ask(self, pull: _Pull) -> list[Action]:
         pull.reading, pull.known = True, pull.after < self.head
@@ -408,23 +411,19 @@ class ServerSession:
 
     def _read_on(self, pull: _Pull) -> list[Action]:
         """Ask for the next page, if there is one and the client keeps up."""
-        if (
-            pull.key not in self._pulls
-            or not pull.started
-            or pull.reading
-            or self._full(pull)
-            or pull.after >= self.head
-        ):
-            return []
-        return self._ask(pull)
+        wanted = pull.key in self._pulls and not pull.reading and (not pull.started or pull.after < self.head)
+        return self._ask(pull) if wanted and not self._full(pull) else []
 
     def _full(self, pull: _Pull) -> bool:
         """Whether the client has yet to take so much that no more is sent."""
         if len(pull.unacked) >= WINDOW_CHUNKS or pull.bytes >= WINDOW_BYTES:
             return True
-        full = len(self._pulls) > 4 and sum(each.bytes for each in self._pulls.values()) >= CONNECTION_BYTES
-        self._held_up = self._held_up or full
-        return full
+        if len(self._pulls) <= 4:
+            return False
+        # Of a page that is being read it is not known yet how large it is.
+        taken = sum(each.bytes + WINDOW_BYTES * each.reading for each in self._pulls.values())
+        self._held_up = self._held_up or taken >= CONNECTION_BYTES
+        return taken >= CONNECTION_BYTES
 
     def _acknowledged(self, request_id: str) -> list[Action]:
         pull = self._find(request_id)
@@ -485,6 +484,11 @@ class ServerSession:
         self._presents.clear()
         self._exits.clear()
         return [Close(code, reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore"))]
+
+
+def _tell(present: set[tuple[str, str]], said: codec.Presence) -> None:
+    """Who is there, once that is told."""
+    (present.discard if said.state is None else present.add)((said.client_id, said.session_id))
 
 
 def _bytes(text: str) -> int:
