@@ -50,8 +50,10 @@ class Feed:
     """
 
     def __init__(self, store: Store, gone: Callable[[], object]) -> None:
+        self._store = store
         self._gone = gone
         self._loop = asyncio.get_running_loop()
+        self._log = store.backend_id
         self._listeners: dict[Listener, None] = {}
         self._guard = threading.Lock()
         self._news: list[Event] = []
@@ -74,9 +76,9 @@ class Feed:
         for end in self._ends:
             end()
 
-    def page(self, after: int, limit: int, max_bytes: int) -> Sequence[Event]:
-        """Events after a cursor, as the log's ``read`` would give them; none if they are not at hand."""
-        return page_of(self._recent, after, limit, max_bytes)
+    def page(self, backend_id: str, after: int, limit: int, max_bytes: int) -> Sequence[Event]:
+        """Events of a log after a cursor, as its ``read`` would give them; none if they are not at hand."""
+        return page_of(self._recent, after, limit, max_bytes) if backend_id == self._log else ()
 
     def _appended(self, events: Sequence[Event]) -> None:
         """In the writer's thread. What is appended before the loop has woken up goes with the same news."""
@@ -94,7 +96,11 @@ class Feed:
         with self._guard:
             self._news.clear()
         with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._recent.clear)
+            self._loop.call_soon_threadsafe(self._forget)
+
+    def _forget(self) -> None:
+        self._recent.clear()
+        self._log = self._store.backend_id
 
     def _tell(self) -> None:
         with self._guard:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 RECHECK_SECONDS = 30.0
-"""How often a live pull asks whether its user may still read."""
+"""How often a connection asks whether its user may still read."""
 
 ABSENT_SECONDS = 2.0
 """How often a reader's connection looks whether the store that it waits for has come into being."""
@@ -53,6 +53,7 @@ PRESENCES_PER_SECOND = 10
 _AHEAD = 10  # pages that are read from the log at once, as long as they are short
 _MANY_FRAMES = 256
 _MANY_BYTES = 4_000_000
+_MANY_TASKS = 48  # more than the requests of a connection have; those of interrupted requests go on
 _SECRETS = ("payload", "token")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
@@ -140,8 +141,8 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
             await self._moved.wait()
 
     def _is_full(self) -> bool:
-        """Whether so much waits, to be sent or to be written, that no more is read from the client."""
-        if len(self._out) > _MANY_FRAMES or self._out_bytes > _MANY_BYTES:
+        """Whether so much waits, to be sent, read or written, that no more is taken from the client."""
+        if len(self._tasks) > _MANY_TASKS or len(self._out) > _MANY_FRAMES or self._out_bytes > _MANY_BYTES:
             return True
         return len(self._push_bytes) > 1 and sum(self._push_bytes.values()) > _MANY_BYTES
 
@@ -167,6 +168,7 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._moved.set()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.log_exception(type(error), error, error.__traceback__)
@@ -242,7 +244,7 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
         """Ask now and then whether the user may still read."""
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
-            if self._session.live and not await self.may("read", self._id):
+            if not await self.may("read", self._id):
                 self._do(self._session.revoked())
 
     # ---- what the session asks for
@@ -290,7 +292,8 @@ class SyncHandler(WebSocketMixin, WebSocketHandler, Access):
             self._spawn(self._begin_pull(self._store, action))
             return
         wanted = action.after, action.limit, action.max_bytes
-        if events := self._feed.page(*wanted) or page_of(self._ahead, *wanted):
+        at_hand = self._feed.page(self._session.backend_id or "", *wanted)
+        if events := at_hand or page_of(self._ahead, *wanted):
             if self._ahead and events[-1].seq >= self._ahead[-1].seq:
                 self._ahead = ()
             self._do(self._session.page(action.pull, events, self._store.head))

@@ -164,3 +164,40 @@ def test_a_client_that_never_reads_costs_one_window_and_slows_nobody(serve: Serv
         assert 100_000 < most <= 2 * WINDOW_BYTES
     with server.client(params={"storeId": "s"}) as http:
         assert ok(http.get("events", params={"limit": 1}))["head"] == 20_000
+
+
+WAITING = """
+import asyncio, pathlib
+
+waiting = 0
+
+async def on_pull(info):
+    global waiting
+    if info.live:
+        return
+    waiting += 1
+    pathlib.Path("waiting.txt").write_text(str(waiting))
+    while not pathlib.Path("go").exists():
+        await asyncio.sleep(0.01)
+    waiting -= 1
+
+c.AgentStoreApp.on_pull = on_pull
+"""
+
+
+def test_requests_that_are_interrupted_do_not_pile_up_in_the_server(serve: Serve) -> None:
+    server = serve(WAITING)
+    client = opened(server, "s", **AUTHORIZED)
+    client.pull()
+    client.receive()  # the store is open
+    for _ in range(500):
+        client.send({"_tag": "Interrupt", "requestId": client.pull(live=False)})
+    client.send({"_tag": "Ping"})
+    waiting = server.folder / "root" / "waiting.txt"
+    until(lambda: waiting.exists() and int(waiting.read_text() or 0) > 32)
+    with server.client() as http:  # a turn of the loop or two, in which more would come
+        for _ in range(20):
+            ok(http.get("health"))
+    assert int(waiting.read_text()) < 60
+    (server.folder / "root" / "go").touch()
+    until(lambda: client.receive()["_tag"] == "Pong")

@@ -335,7 +335,8 @@ def test_a_writer_makes_a_store_by_a_pull_and_it_keeps_its_name(ruled: Server, s
     assert reader.receive()["values"][0]["backendId"] == backend_id
 
 
-def test_a_right_that_is_taken_away_ends_a_live_pull(serve: Serve) -> None:
+@pytest.mark.parametrize("live", [True, False])
+def test_a_right_that_is_taken_away_ends_a_connection(serve: Serve, live: bool) -> None:
     server = serve(
         "import asyncio, pathlib\n"
         "from jupyter_server.auth import Authorizer\n"
@@ -348,7 +349,7 @@ def test_a_right_that_is_taken_away_ends_a_live_pull(serve: Serve) -> None:
         "c.ServerApp.authorizer_class = Slow\n"
     )
     client = opened(server, "s", **AUTHORIZED)
-    client.pull()
+    client.pull(live=live)
     client.exit(client.push(0, {"n": 1}))
     (server.folder / "root" / "taken-away").touch()
     ended = client.closed()
