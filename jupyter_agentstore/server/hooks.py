@@ -125,7 +125,7 @@ class Hooks:
         try:
             if inspect.iscoroutinefunction(hook):
                 await hook(info)
-            elif inspect.isawaitable(given := await self._host.call(hook, info)):
+            elif inspect.isawaitable(given := await self._host.ask(hook, info)):
                 await given
         except AgentStoreError:
             raise

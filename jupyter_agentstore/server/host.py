@@ -93,6 +93,7 @@ class Host:
         self._log = log
         self._calls = ThreadPoolExecutor(_CALLS, "agentstore-call")
         self._queries = ThreadPoolExecutor(queries, "agentstore-query")
+        self._foreign = ThreadPoolExecutor(_CALLS, "agentstore-hook")
         self._starting: asyncio.Task[None] | None = None
         self._stores: Registry | None = None
         self._runtime: Runtime | None = None
@@ -168,7 +169,7 @@ class Host:
                     await self.call(registry.close)
                 except Exception:
                     self._log.exception("The stores were not closed in an orderly way.")
-        for pool in (self._calls, self._queries):
+        for pool in (self._calls, self._queries, self._foreign):
             pool.shutdown(wait=False, cancel_futures=True)
 
     # ---- off the loop
@@ -180,6 +181,10 @@ class Host:
     async def query(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run something that may take long in one of the few threads that there are for it."""
         return await self._run(self._queries, function, *args, **kwargs)
+
+    async def ask(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a deployment's own function in a thread: if it takes its time, the stores need not wait for it."""
+        return await self._run(self._foreign, function, *args, **kwargs)
 
     async def _run(
         self, pool: ThreadPoolExecutor, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs

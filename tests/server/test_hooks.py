@@ -156,3 +156,29 @@ def test_a_hook_that_is_none_is_refused_at_the_start(given: str, said: str) -> N
     assert load_hook("jupyter_agentstore.server.app:load_hook", "on_push") is load_hook
     with pytest.raises(TraitError):
         AgentStoreApp(config=Config({"AgentStoreApp": {"on_push": 7}}))
+
+
+SLOW = """
+import pathlib, time
+
+def on_push(info):
+    if info.store_id == "slow":
+        pathlib.Path(f"asked-{time.monotonic_ns()}").touch()
+        while not pathlib.Path("go").exists():
+            time.sleep(0.02)
+
+c.AgentStoreApp.on_push = on_push
+"""
+
+
+def test_a_hook_that_takes_its_time_holds_up_nobody_elses_store(serve: Serve) -> None:
+    server = serve(SLOW)
+    root = server.folder / "root"
+    slow = [opened(server, "slow", **AUTHORIZED) for _ in range(20)]
+    pushed = [client.push(0, {"n": 1}) for client in slow]
+    until(lambda: len([*root.glob("asked-*")]) >= 16)
+    with server.client(params={"storeId": "quick"}) as http:
+        ok(http.get("events"))
+    (root / "go").touch()
+    exits = [client.exit(id)["_tag"] for client, id in zip(slow, pushed, strict=True)]
+    assert exits.count("Success") == 1
