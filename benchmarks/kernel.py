@@ -38,6 +38,7 @@ class Kernel:
         self._number = 0
         self._shown: dict[Any, int] = {}
         self._changed = threading.Condition()
+        self._enough: Any = None  # what is waited for: who waits is not woken for every row
         self._subscription: Any = None
 
     def do_begin(self) -> None:
@@ -126,9 +127,11 @@ class Kernel:
         now = time.monotonic_ns()
         with self._changed:
             self._shown.setdefault(what, now)
-            self._changed.notify_all()
+            if self._enough is not None and self._enough():
+                self._changed.notify_all()
 
     def _wait(self, enough: Any, what: str) -> None:
+        self._enough = enough
         if not self._changed.wait_for(enough, PATIENCE):
             raise TimeoutError(f"waited {PATIENCE:.0f} s for {what}")
 
