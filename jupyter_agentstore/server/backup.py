@@ -38,7 +38,7 @@ class Backup(Handler):
             raise NotFound(error.message, field="storeId") from None
         with tempfile.TemporaryDirectory(prefix="agentstore-") as folder:
             path = Path(folder) / "backup.duckdb"
-            size = await self.host.query(_write, store, path)
+            size = await self.host.copy(_write, store, path)
             self.set_attachment_header(f"{store.id}.duckdb")
             with path.open("rb") as file:
                 await send(self, file, size)

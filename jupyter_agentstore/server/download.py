@@ -86,7 +86,7 @@ class Tables(Handler):
                     continue
 
         try:
-            return await self.host.query(open_)
+            return await self.host.copy(open_)
         except NotFound as error:
             raise NotFound(error.message, field="storeId") from None
 

@@ -33,6 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CALLS = 16
+_COPIES = 2
 _STOP_SECONDS = 10.0
 
 
@@ -93,6 +94,7 @@ class Host:
         self._log = log
         self._calls = ThreadPoolExecutor(_CALLS, "agentstore-call")
         self._queries = ThreadPoolExecutor(queries, "agentstore-query")
+        self._copies = ThreadPoolExecutor(_COPIES, "agentstore-copy")
         self._foreign = ThreadPoolExecutor(_CALLS, "agentstore-hook")
         self._starting: asyncio.Task[None] | None = None
         self._stores: Registry | None = None
@@ -169,7 +171,7 @@ class Host:
                     await self.call(registry.close)
                 except Exception:
                     self._log.exception("The stores were not closed in an orderly way.")
-        for pool in (self._calls, self._queries, self._foreign):
+        for pool in (self._calls, self._queries, self._copies, self._foreign):
             pool.shutdown(wait=False, cancel_futures=True)
 
     # ---- off the loop
@@ -181,6 +183,10 @@ class Host:
     async def query(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run something that may take long in one of the few threads that there are for it."""
         return await self._run(self._queries, function, *args, **kwargs)
+
+    async def copy(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Write a file that may be large; not where queries run, which would wait for all who wait for one copy."""
+        return await self._run(self._copies, function, *args, **kwargs)
 
     async def ask(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a deployment's own function in a thread: if it takes its time, the stores need not wait for it."""

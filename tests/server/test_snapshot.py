@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
 import httpx
 import pytest
 
-from tests.server.servers import Serve, Server, ok, refused
+from tests.server.servers import Serve, Server, ok, refused, until
 
 
 @pytest.fixture
@@ -101,3 +102,34 @@ def test_who_may_read_may_have_it(serve: Serve) -> None:
         ok(writer.post("conversations", json=made))
     with server.client(params={"storeId": "open"}, headers={"X-User": "reader"}) as reader:
         assert reader.get("snapshot").status_code == 200
+
+
+SLOW = """
+import pathlib, time
+from jupyter_agentstore.store.snapshots import Snapshots
+
+make = Snapshots._make
+
+def slow(self, *args):
+    pathlib.Path("making").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.02)
+    return make(self, *args)
+
+Snapshots._make = slow
+"""
+
+
+def test_queries_do_not_wait_for_those_who_wait_for_a_copy(serve: Serve) -> None:
+    server = serve(SLOW)
+    root = server.folder / "root"
+    with server.client(params={"storeId": "s"}) as http, ThreadPoolExecutor(8) as pool:
+        ok(http.post("conversations", json={"userId": "ada"}))
+        asked = [pool.submit(http.head, "snapshot") for _ in range(8)]
+        try:
+            until((root / "making").exists)
+            assert http.post("query", json={"sql": "select 1"}).status_code == 200
+        finally:
+            (root / "go").touch()
+        assert [answer.result().status_code for answer in asked] == [200] * 8
+        assert len({answer.result().headers["etag"] for answer in asked}) == 1
