@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.agent_schema import agent_schema
-from ..core.errors import InvalidRequest, Unreachable
+from ..core.errors import InvalidRequest, TooLarge, Unreachable
 from ..core.limits import store_id as checked
 from .discovery import Endpoint, Given, Source, default_folder, sessions_folder, sources
 from .store import Store
@@ -178,13 +178,13 @@ def _open(store_id: str, source: Source, endpoint: Endpoint, how: _How) -> Store
 
 def _session(remote: RemoteLink, source: Source, endpoint: Endpoint, how: _How) -> Link:
     """A session with the server; or the server alone, if it has other tables than this package."""
-    from .joining import Join
+    from .joining import MOST_BYTES, Join
     from .journal import Journal
     from .replica import Replica
     from .session import Session
     from .synced import SyncedLink
 
-    join = Join(remote)
+    join = Join(remote, MOST_BYTES if how.session is None else None)
     away: Exception | None = None
     try:
         if remote.schema(patience=2.0) != agent_schema.hash:
@@ -205,11 +205,14 @@ def _session(remote: RemoteLink, source: Source, endpoint: Endpoint, how: _How) 
         if away is None and (journal is None or not journal.pending):
             join(replica)
         session = Session(remote, endpoint, replica, join, journal)
-    except BaseException:
+    except BaseException as error:
         if replica is not None:
             replica.close()
         if journal is not None:
             journal.close()
+        if journal is None and isinstance(error, (TooLarge, OSError)):
+            print(f"agentstore: {_no_tables(remote.store_id, error)}")  # noqa: T201 - it is slower so
+            return remote
         raise
     try:
         session.start(remote.patience if away is None else 0.0)
@@ -222,3 +225,12 @@ def _session(remote: RemoteLink, source: Source, endpoint: Endpoint, how: _How) 
         session.close()
         raise
     return SyncedLink(remote, replica, session)
+
+
+def _no_tables(store_id: str, error: BaseException) -> str:
+    """A sentence about a store whose tables are not kept here."""
+    why = error.message if isinstance(error, TooLarge) else str(error)
+    return (
+        f"the tables of {store_id!r} are not kept in this process ({why}), so every question goes to the server; "
+        "a named session, connect(session=…), keeps them on disk."
+    )

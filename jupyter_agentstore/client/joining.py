@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..core.errors import AgentStoreError, ForeignFile, NotFound, StoreClosed, Unreachable
+from ..core.errors import AgentStoreError, ForeignFile, NotFound, StoreClosed, TooLarge, Unreachable
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NEAR = 10_000
 """Events that are applied sooner than a copy of the tables is fetched."""
+
+MOST_BYTES = 2_000_000_000
+"""A copy of a store's tables that is larger is fetched for a named session only, which keeps it."""
 
 SHOWN_AFTER = 1.0
 """Seconds that joining may take without a progress bar."""
@@ -76,10 +79,12 @@ class Join:
 
     Args:
         remote: the way to the server.
+        most: bytes that a copy of its tables may have; None for any number.
     """
 
-    def __init__(self, remote: RemoteLink) -> None:
+    def __init__(self, remote: RemoteLink, most: int | None = None) -> None:
         self.remote = remote
+        self.most = most
         self._closing = threading.Event()
 
     def __call__(self, replica: Replica) -> None:
@@ -87,6 +92,7 @@ class Join:
 
         Raises:
             Unreachable: the server does not answer.
+            TooLarge: its tables are.
             OSError: the copy cannot be written.
         """
         head, backend_id = self.remote.log()
@@ -102,7 +108,7 @@ class Join:
         """Take a copy of the server's tables; False if it has none to give."""
         with tempfile.TemporaryDirectory(prefix="agentstore-join-") as folder:
             try:
-                copy = download(self.remote, Path(folder) / "state.duckdb", self._closing)
+                copy = download(self.remote, Path(folder) / "state.duckdb", self._closing, self.most)
                 replica.install(copy.path, copy.backend_id)
             except (NotFound, ForeignFile):  # a store in memory, or one that was reset meanwhile
                 return False
@@ -113,7 +119,7 @@ class Join:
         self._closing.set()
 
 
-def download(remote: RemoteLink, path: Path, closing: threading.Event) -> Copy:
+def download(remote: RemoteLink, path: Path, closing: threading.Event, most: int | None = None) -> Copy:
     """Fetch a copy of a store's tables.
 
     A connection that breaks is opened again, and the download goes on where it was; it begins anew if the server has
@@ -123,8 +129,10 @@ def download(remote: RemoteLink, path: Path, closing: threading.Event) -> Copy:
         remote: the way to the server.
         path: the file to write.
         closing: set by whoever no longer wants it.
+        most: bytes that it may have; None for any number.
 
     Raises:
+        TooLarge: it has more; nothing of it was fetched.
         NotFound: there is no such store, or it has no file.
         Unreachable: the server has not sent anything for as long as ``remote`` is patient.
         StoreClosed: ``closing`` was set.
@@ -148,6 +156,9 @@ def download(remote: RemoteLink, path: Path, closing: threading.Event) -> Copy:
                         if answer.status_code >= 400:
                             answer.read()
                             raise remote.refusal(answer)
+                        size = int(answer.headers["Content-Length"])
+                        if most is not None and size > most:
+                            raise TooLarge(f"its tables have {size / 1e9:.1f} GB")
                         tag = answer.headers.get("ETag", "")
                         _receive(answer, file, progress, closing)
                         return Copy(

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from jupyter_agentstore import events
-from jupyter_agentstore.client import Store, connect
+from jupyter_agentstore.client import Store, connect, joining
+from jupyter_agentstore.client.remote import RemoteLink
+from jupyter_agentstore.client.synced import SyncedLink
 from jupyter_agentstore.client.watch import Change
 from jupyter_agentstore.core.errors import InvalidRequest, NotFound, Unreachable
 from tests.client.jupyter import TOKEN, Jupyter, until
@@ -177,3 +179,19 @@ def test_a_store_that_nobody_holds_is_let_go_of(jupyter: Jupyter, name: str) -> 
     until(lambda: session_threads() == before)
     with connect(name, url=jupyter.url, token=TOKEN) as again:
         assert [chat.title for chat in again.conversations] == ["Sent all the same"]
+
+
+def test_a_store_whose_tables_are_too_large_to_copy_is_asked_over_the_network(
+    jupyter: Jupyter, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with connect(name, url=jupyter.url, token=TOKEN) as store:
+        store.conversation(title="Large")
+    monkeypatch.setattr(joining, "NEAR", 0)
+    monkeypatch.setattr(joining, "MOST_BYTES", 1_000)
+    with connect(name, url=jupyter.url, token=TOKEN) as store:
+        assert "are not kept in this process (its tables have 0.0 GB)" in capsys.readouterr().out
+        assert isinstance(store.link, RemoteLink)
+        assert [chat.title for chat in store.conversations] == ["Large"]
+    with connect(name, url=jupyter.url, token=TOKEN, session="kept") as store:
+        assert isinstance(store.link, SyncedLink)
+        assert [chat.title for chat in store.conversations] == ["Large"]
