@@ -32,6 +32,9 @@ EXPIRY_SECONDS = 30.0
 MAX_PRESENCES = 1_000
 """In one store."""
 
+MAX_USER_PRESENCES = 250
+"""Of one user in one store."""
+
 _PAUSE = 0.02  # seconds between two news; what changes meanwhile is told once
 
 Listener = Callable[[Sequence[News]], None]
@@ -145,6 +148,10 @@ class Hub:
         key = (actor, client, session)
         if state is not None and key not in self._presences and len(self._presences) >= MAX_PRESENCES:
             raise TooLarge(f"A store may have {MAX_PRESENCES:,} presences.")
+        if state is not None and key not in self._presences:
+            mine = sum(known == actor for known, _, _ in self._presences)
+            if mine >= MAX_USER_PRESENCES:
+                raise TooLarge(f"A user may have {MAX_USER_PRESENCES:,} presences in a store.")
         message = _Message(self._process, owner, actor, client, session, state, _now())
         self._send(message)
         self._put(message)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from ..core.errors import StoreClosed
 from ..core.operations import Row
 from ..state.query import Limits
 from .commits import Commit, Push
@@ -39,6 +40,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 class Lost(Exception):
     """The process that has the store went away, or no longer has it; what was asked can be asked of the next."""
+
+
+class Doubtful(StoreClosed):
+    """Nobody knows whether it was done: the process that was to do it went away before it could say so."""
 
 
 class Backing(Protocol):

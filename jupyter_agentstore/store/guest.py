@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from ..core.errors import StoreClosed, StoreLocked, Unreachable
+from ..core.errors import StoreLocked, Unreachable
 from ..core.events import Event
 from ..core.operations import Row, RowChange
 from ..core.schema import Schema
 from ..state.query import Limits
-from .backing import Answer, Lost, Params
+from .backing import Answer, Doubtful, Lost, Params
 from .commits import Commit, Push
 from .frames import (
     pack_batch,
@@ -197,7 +197,7 @@ class Guest:
                 entry.future.set_exception(error)
             elif isinstance(entry, Commit) and entry.commit_id is None:
                 entry.future.set_exception(
-                    StoreClosed(
+                    Doubtful(
                         "The process that had the store went away: the events may have been written, or not. "
                         "Look before you repeat this; a commit with an id is repeated by itself."
                     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.errors import StoreClosed
 from ..state.query import Limits
 from .attendance import Attendance
+from .backing import Doubtful
 from .commits import Receipt
 from .frames import (
     CALL,
@@ -274,7 +275,7 @@ class Visitor(asyncio.Protocol):
         self._send(DONE, number, pack((store.head if store is not None else None, said)))
 
     def _refuse(self, number: int, error: BaseException) -> None:
-        if isinstance(error, StoreClosed):  # by us: who asks may find another
+        if isinstance(error, StoreClosed) and not isinstance(error, Doubtful):  # who asks may find another
             self._send(GONE, number, b"")
             return
         body = pack_error(error)

@@ -66,6 +66,17 @@ def test_a_client_that_has_come_back_is_still_there_when_its_old_connection_ends
     assert watcher.told("presence")["state"] == {"n": 3}
 
 
+def test_one_user_cannot_take_all_presences_of_a_store(serve: Serve) -> None:
+    server = serve("import jupyter_agentstore.server.presence as presence\npresence.MAX_USER_PRESENCES = 2")
+    one, two = opened(server, "s", **AUTHORIZED), opened(server, "s", **AUTHORIZED)
+    one.exit(one.present({"n": 1}, client_id="a"))
+    one.exit(one.present({"n": 1}, client_id="b"))
+    assert two.error(two.present({"n": 1}, client_id="c"))["cause"]["name"] == "too_large"
+    assert one.exit(one.present({"n": 2}, client_id="a"))["_tag"] == "Success"  # it is known already
+    one.exit(one.present(None, client_id="b"))
+    assert two.exit(two.present({"n": 1}, client_id="c"))["_tag"] == "Success"
+
+
 def test_a_presence_that_is_not_renewed_expires(serve: Serve) -> None:
     server = serve("import jupyter_agentstore.server.presence as presence\npresence.EXPIRY_SECONDS = 0.3")
     watcher, other = opened(server, "s", **AUTHORIZED), opened(server, "s", **AUTHORIZED)
