@@ -284,4 +284,4 @@ def _why(error: BaseException) -> str:
         return "No server answers there."
     if isinstance(error, TimeoutError):
         return "The server did not answer in time."
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"{type(error).__name__}: {error}".rstrip(": .") + "."

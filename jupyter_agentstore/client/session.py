@@ -226,7 +226,7 @@ class Session:
             if self._closed:
                 raise StoreClosed(f"The store {self.store_id!r} was closed with {left:,} events not sent.")
             why = "" if self._connected else f" There is no connection: {self._error}"
-            raise Unreachable(f"{left:,} events did not reach the server within {timeout:g} s.{why}")
+            raise Unreachable(f"{left:,} events did not reach the server within {timeout:.3g} s.{why}")
 
     def close(self) -> None:
         """End it, once; again is harmless, and ends what an interrupt has kept from ending."""

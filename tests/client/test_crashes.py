@@ -66,7 +66,7 @@ def interrupted(count, chat, seed):
                 done.append(str(number))
                 if number % 2:
                     signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 8e-3))
-                    store.sql('select * from "conversationMemory"').rows()
+                    store.sql('select * from "conversationMemory"').arrow()  # what pyarrow makes of Ctrl-C is its own
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except BaseException as error:
@@ -233,7 +233,10 @@ def test_a_process_ends_without_its_server_and_says_what_is_lost(
     worker.tell("store.conversation()")
     code, errors = worker.close()
     assert code == 0
-    assert errors.startswith("agentstore: 1 events did not reach the server within 5 s.")
+    assert errors.startswith(
+        "agentstore: 1 events did not reach the server within 5 s. There is no connection: "
+    )
+    assert errors.endswith(". They are lost.\n")
     assert errors.count("\n") == 1
 
 
