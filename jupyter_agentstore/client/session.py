@@ -25,6 +25,7 @@ from ..core.errors import (
 )
 from ..core.events import Event, Wire
 from ..core.operations import RowChange
+from ..core.rows import number_of
 from ..store import Draft
 from ..store.listeners import Listeners
 from ..sync.client_session import (
@@ -224,9 +225,13 @@ class Session:
             if refused is not None:
                 raise _again(refused, f"The server refused what was committed here: {refused.message}")
             if self._closed:
-                raise StoreClosed(f"The store {self.store_id!r} was closed with {left:,} events not sent.")
+                raise StoreClosed(
+                    f"The store {self.store_id!r} was closed with {number_of(left, 'event')} not sent."
+                )
             why = "" if self._connected else f" There is no connection: {self._error}"
-            raise Unreachable(f"{left:,} events did not reach the server within {timeout:.3g} s.{why}")
+            raise Unreachable(
+                f"{number_of(left, 'event')} did not reach the server within {timeout:.3g} s.{why}"
+            )
 
     def close(self) -> None:
         """End it, once; again is harmless, and ends what an interrupt has kept from ending."""
@@ -310,7 +315,7 @@ class Session:
             self._torn = False
             given_up = before - self._waiting()
             if given_up:
-                self.sync.note(f"{given_up:,} pending events were given up.")
+                self.sync.note(f"{number_of(given_up, 'pending event')} given up.")
             return given_up
 
     def pause(self) -> None:
@@ -500,7 +505,7 @@ class Session:
         self._outbox.write(self._machine.backend_id, (*state.pending, *numbered), ())
         self.sync.rejected += rejected
         self.sync.note(
-            f"{len(fitting):,} events that were pending are sent to the new log"
+            f"{number_of(len(fitting), 'pending event')} sent to the new log"
             + (f"; {len(rejected):,} do not fit it." if rejected else ".")
         )
         self._do(self._machine.commit([(one.name, one.args) for one in fitting]))
@@ -527,7 +532,7 @@ class Session:
 
 def _rebased(change: Changed) -> str:
     count, others = len(change.pending), len(change.events) - change.confirmed
-    return f"{count:,} pending events now follow {others:,} events of others."
+    return f"{number_of(count, 'pending event')} set behind {number_of(others, 'event')} of others."
 
 
 def _again(error: AgentStoreError, message: str) -> AgentStoreError:

@@ -1,4 +1,4 @@
-"""Rows and fields in the forms that leave the package: JSON values, and the times in them."""
+"""What leaves the package to be read: rows and fields as JSON values, the times in them, numbers of things."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from .operations import Row
 from .schema import EventType, Table
 
 _EPOCH = datetime(1970, 1, 1)  # UTC; the Z is written by hand
+
+
+def number_of(number: int, what: str) -> str:
+    """A number of things: ``1 event``, ``2,000 events``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def iso(milliseconds: int) -> str:

@@ -234,7 +234,7 @@ def test_a_process_ends_without_its_server_and_says_what_is_lost(
     code, errors = worker.close()
     assert code == 0
     assert errors.startswith(
-        "agentstore: 1 events did not reach the server within 5 s. There is no connection: "
+        "agentstore: 1 event did not reach the server within 5 s. There is no connection: "
     )
     assert errors.endswith(". They are lost.\n")
     assert errors.count("\n") == 1

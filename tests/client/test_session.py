@@ -118,12 +118,12 @@ def test_offline_everything_goes_on_and_is_made_up_for(pair: tuple[Store, Store]
     other.flush()
     assert (one.sync.status, one.sync.pending) == ("offline", 1)
     assert chat.messages["content"].tolist() == ["from here"]
-    with pytest.raises(Unreachable, match="1 events did not reach"):
+    with pytest.raises(Unreachable, match="1 event did not reach"):
         one.flush(0.01)
     one.sync.resume()
     one.flush()
     until(lambda: chat.messages["content"].tolist() == ["from there", "from here"])
-    assert any("now follow" in entry.what for entry in one.sync.history)
+    assert any("set behind" in entry.what for entry in one.sync.history)
     assert "Offline: paused." in str(one.sync)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.errors import AgentStoreError, DamagedLog, ForeignFile, StoreLocked
 from ...core.limits import store_id as check_store_id
+from ...core.rows import number_of
 from .places import (
     DAMAGED,
     FAILED,
@@ -115,7 +116,7 @@ def _agreed(options: argparse.Namespace, registry: Registry, place: Path, fate: 
     """Say what will be lost, and ask whether that is meant."""
     try:
         about = registry.about(place.name)
-        what = f"{about.events:,} events, {_megabytes(about.size)}, {_who(about.owner) or 'open nowhere'}"
+        what = f"{number_of(about.events, 'event')}, {_megabytes(about.size)}, {_who(about.owner) or 'open nowhere'}"
     except (DamagedLog, ForeignFile) as error:
         what = f"{_megabytes(_size(place))}, and its log cannot be read: {error.message.rstrip('.')}"
     print(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import NotFound
-from ...core.rows import iso
+from ...core.rows import iso, number_of
 
 if TYPE_CHECKING:
     from ...eventlog.backup import Report
@@ -100,4 +100,4 @@ def done(what: str, report: Report) -> int:
 def counted(report: Report) -> str:
     """How many events there are, and of when the last one is."""
     last = f", the last one of {iso(report.last_recorded_at)}" if report.last_recorded_at else ""
-    return f"{report.count:,} events{last}"
+    return f"{number_of(report.count, 'event')}{last}"
