@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -265,10 +266,8 @@ def test_an_app_learns_that_its_store_was_reset_and_starts_afresh(
             bob.wait("conversations", id="old")
             old = get(http, "events")["backendId"]
             line.cut()
-            jupyter.stop()
-            shutil.rmtree(jupyter.folder / "data" / "agentstore" / store_id)
-            jupyter.start()
-            http.base_url = f"{jupyter.url}/agentstore/"
+            reset = [sys.executable, "-m", "jupyter_agentstore.server.cli", "reset", store_id, "--yes"]
+            subprocess.run(reset, env=jupyter.env, check=True, capture_output=True, timeout=60)
             begun = {"id": "new", "userId": "ada"}
             http.post(
                 "events", json={"events": [{"name": "v1.ConversationCreated", "args": begun}]}
