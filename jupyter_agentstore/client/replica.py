@@ -17,13 +17,13 @@ from ..core.agent_schema import agent_schema
 from ..core.errors import NotFound, QueryFailed, StoreClosed
 from ..core.events import Event
 from ..core.operations import Row, RowChange
-from ..core.rows import iso
 from ..core.schema import Schema
 from ..duck import Instance, alias_of
 from ..state.pending import Pending
 from ..state.query import Limits, check, run
 from ..state.rebuild import install, put_in_place
 from ..state.state import State
+from ..state.status import status
 from ..state.views import underlying
 from ..store.commits import Draft
 from ..store.door import fit
@@ -280,22 +280,7 @@ class Replica:
         agent = self._agent if agent is None else {**self._agent, **agent}
         with self._lock:
             self._check_open()
-            pending, tables = self._pending, self.schema.tables
-            conversations = pending.count("conversations") if "conversations" in tables else 0
-            messages = pending.count("messages") if "messages" in tables else 0
-            active = pending.tally("conversations").get("active", 0) if "conversations" in tables else 0
-            size = sum(pending.size(name) for name in ("conversations", "messages") if name in tables)
-            last = max(agent["lastActivity"] or 0, self._last())
-        return {
-            "isThinking": agent["isThinking"],
-            "currentTask": agent["currentTask"],
-            "lastActivity": iso(last) if last else None,
-            "totalMessages": messages,
-            "activeConversations": active,
-            "conversationCount": conversations,
-            "messageCount": messages,
-            "memoryUsage": size,
-        }
+            return status(self._pending, self.schema.tables, agent, self._last())
 
     def _last(self) -> int:
         """When the last visible event was recorded."""

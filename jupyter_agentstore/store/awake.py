@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import AgentStoreError, Conflict, InvalidRequest, Rebuilding
 from ..core.events import Event
 from ..core.operations import Row, RowChange
-from ..core.rows import iso
 from ..core.schema import Schema
 from ..duck import Instance, alias_of
 from ..eventlog import DuckDBLog, EventLog, MemoryLog
 from ..state.query import Limits, run
 from ..state.state import State
+from ..state.status import status
 from .backing import Answer, Params
 from .commits import Commit, Push
 from .door import Door
@@ -209,23 +209,7 @@ class Awake:
             return cursor.sql(f'select * from "{name}"').to_arrow_table()
 
     def status(self, agent: Mapping[str, Any]) -> dict[str, Any]:
-        state = self._current()
-        tables = self._schema.tables
-        conversations = state.count("conversations") if "conversations" in tables else 0
-        messages = state.count("messages") if "messages" in tables else 0
-        active = state.tally("conversations").get("active", 0) if "conversations" in tables else 0
-        size = sum(state.size(name) for name in ("conversations", "messages") if name in tables)
-        last = max(agent["lastActivity"] or 0, self.log.last_recorded_at)
-        return {
-            "isThinking": agent["isThinking"],
-            "currentTask": agent["currentTask"],
-            "lastActivity": iso(last) if last else None,
-            "totalMessages": messages,
-            "activeConversations": active,
-            "conversationCount": conversations,
-            "messageCount": messages,
-            "memoryUsage": size,
-        }
+        return status(self._current(), self._schema.tables, agent, self.log.last_recorded_at)
 
     def snapshot(self) -> Snapshot:
         if self._snapshots is None:
