@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ..eventlog import EventLog
     from .link import Link
     from .store import Store
+
+_T = TypeVar("_T")
 
 _PATIENCE = 10.0
 _SECONDS = 60.0
@@ -65,7 +67,7 @@ def about(store: Store, folder: Path, peers: Peers) -> About:
         report = backup.count(folder)
         return report.backend_id, report.count, False
 
-    backend_id, events, held = _wherever(folder, peers, here, store.id, "about")
+    backend_id, events, held = _wherever(peers, here, lambda link: _said(link, store.id, "about"))
     return About(backend_id, events, size, owner_of(folder) if held else {})
 
 
@@ -93,13 +95,19 @@ def reset(store: Store, folder: Path, peers: Peers, *, purge: bool) -> tuple[str
         report = backup.renew(folder, keep=not purge)
         return report.backend_id, str(report.kept) if report.kept else None
 
-    backend_id, kept = _wherever(folder, peers, lambda: store.renew(work), store.id, "reset", purge)
+    backend_id, kept = _wherever(
+        peers, lambda: store.renew(work), lambda link: _said(link, store.id, "reset", purge)
+    )
     return backend_id, kept
 
 
 def delete(store: Store, folder: Path, peers: Peers) -> None:
     """Remove a store with everything in it, wherever it is open. Raises as :func:`reset`."""
-    _wherever(folder, peers, lambda: store.renew(backup.remove, ends=True), store.id, "delete")
+    _wherever(
+        peers,
+        lambda: store.renew(backup.remove, ends=True),
+        lambda link: _said(link, store.id, "delete"),
+    )
 
 
 def verify(store_id: str, folder: Path, peers: Peers, progress: Progress | None) -> backup.Report:
@@ -108,7 +116,8 @@ def verify(store_id: str, folder: Path, peers: Peers, progress: Progress | None)
     Raises as :func:`~jupyter_agentstore.eventlog.backup.verify`.
     """
 
-    def there(log: FarLog) -> backup.Report:
+    def there(link: Link) -> backup.Report:
+        log = FarLog(link, store_id)
         faults: tuple[str, ...] = ()
         try:
             verify_pages(log.scan(), log.head, progress)
@@ -117,7 +126,7 @@ def verify(store_id: str, folder: Path, peers: Peers, progress: Progress | None)
         path = folder / FILE
         return backup.Report(path, log.backend_id, log.head, log.head, log.last_recorded_at, faults)
 
-    return _by_reading(store_id, folder, peers, lambda: backup.verify(folder, progress), there)
+    return _wherever(peers, lambda: backup.verify(folder, progress), there)
 
 
 def copy(
@@ -131,7 +140,7 @@ def copy(
     def write(source: Path | FarLog) -> backup.Report:
         return backup.backup(cast("EventLog | Path", source), to, progress, force=force)
 
-    return _by_reading(store_id, folder, peers, lambda: write(folder), write)
+    return _wherever(peers, lambda: write(folder), lambda link: write(FarLog(link, store_id)))
 
 
 class FarLog:
@@ -161,14 +170,8 @@ class FarLog:
             yield page
 
 
-def _by_reading(
-    store_id: str,
-    folder: Path,
-    peers: Peers,
-    here: Callable[[], backup.Report],
-    there: Callable[[FarLog], backup.Report],
-) -> backup.Report:
-    """Do something with a log's files, or with what the process says of it that has them."""
+def _wherever(peers: Peers, here: Callable[[], _T], there: Callable[[Link], _T]) -> _T:
+    """Do something with a store's files, or by way of the process that has them."""
     began = time.monotonic()
     while True:
         try:
@@ -179,28 +182,7 @@ def _by_reading(
         if link is None:
             continue
         try:
-            return there(FarLog(link, store_id))
-        except Lost:
-            time.sleep(_PAUSE)
-        finally:
-            peers.leave(link)
-
-
-def _wherever(
-    folder: Path, peers: Peers, here: Callable[[], Any], store_id: str, name: str, *args: Any
-) -> Any:
-    """Do something here, or have the process do it that has the store."""
-    began = time.monotonic()
-    while True:
-        try:
-            return here()
-        except StoreLocked as error:
-            locked = error
-        link = _holder(peers, locked, began)
-        if link is None:
-            continue
-        try:
-            return _said(link, store_id, name, *args)
+            return there(link)
         except Lost:
             time.sleep(_PAUSE)
         finally:
