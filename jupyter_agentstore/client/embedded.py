@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.agent_schema import agent_schema
-from ..core.errors import InvalidEvent, NotFound, StoreClosed, StoreLocked, Unreachable
+from ..core.errors import NotFound, StoreClosed, StoreLocked, Unreachable
 from ..core.limits import store_id as checked
 from ..core.rows import jsonable
 from .discovery import user_name
 from .link import Listener, Params, Receipt, Result, RowListener, State
 from .sync import Standing, Sync
-from .values import at_place
+from .values import drafts_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -148,15 +148,9 @@ class EmbeddedLink:
         *,
         patience: float | None = None,
     ) -> Receipt:
-        from ..store import draft
 
         store = self._open()
-        drafts = []
-        for place, (name, args) in enumerate(events, 1):
-            try:
-                drafts.append(draft(store.schema, name, args, door="python", commit_id=commit_id))
-            except InvalidEvent as error:
-                raise at_place(error, place, len(events)) from None
+        drafts = drafts_of(store.schema, events, commit_id)
         patience = TIMEOUT if patience is None else patience
         try:
             done = store.commit(drafts, actor=self.user, commit_id=commit_id).result(patience)

@@ -20,12 +20,11 @@ from ..core.events import Event, Wire, wire
 from ..store import Draft, draft
 from ..store.door import fit
 from .sync import Rejected
+from .values import DOOR
 
 if TYPE_CHECKING:
     from .journal import Journal
     from .replica import Replica
-
-DOOR = "python"
 
 
 class Outbox:

@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.agent_schema import agent_schema
-from ..core.errors import InvalidEvent, NotFound
+from ..core.errors import NotFound
 from ..core.rows import jsonable
 from ..state.query import Limits
-from ..store import draft
 from .link import Listener, Params, Receipt, Result, RowListener, State
-from .outbox import DOOR
 from .session import Session
 from .sync import Sync
-from .values import at_place
+from .values import drafts_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -70,13 +68,7 @@ class SyncedLink:
         *,
         patience: float | None = None,
     ) -> Receipt:
-        drafts = []
-        for place, (name, args) in enumerate(events, 1):
-            try:
-                drafts.append(draft(agent_schema, name, args, door=DOOR))
-            except InvalidEvent as error:
-                raise at_place(error, place, len(events)) from None
-        return self._session.commit(drafts)
+        return self._session.commit(drafts_of(agent_schema, events))
 
     def load(self, events: Sequence[tuple[str, Mapping[str, Any]]], commit_id: str) -> Receipt:
         self.flush(self._remote.patience)

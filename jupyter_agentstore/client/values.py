@@ -8,10 +8,17 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import AgentStoreError, InvalidEvent, InvalidRequest
+
+if TYPE_CHECKING:
+    from ..core.schema import Schema
+    from ..store import Draft
+
+DOOR = "python"
+"""What the log notes as the session of events that are committed from Python to a store in this process."""
 
 
 def plain(value: Any, error: type[AgentStoreError] = InvalidRequest) -> Any:
@@ -59,3 +66,22 @@ def to_json(value: Any, error: type[AgentStoreError]) -> bytes:
 def at_place(error: InvalidEvent, place: int, count: int) -> InvalidEvent:
     """What is wrong with one of ``count`` events, with its place among them, from 1."""
     return error if count == 1 else InvalidEvent(f"Event {place}: {error.message}", field=error.field)
+
+
+def drafts_of(
+    schema: Schema, events: Sequence[tuple[str, Mapping[str, Any]]], commit_id: str | None = None
+) -> list[Draft]:
+    """Events as a store takes them, each checked.
+
+    Raises:
+        InvalidEvent: with the field at fault and, if there are more, the event's place.
+    """
+    from ..store import draft
+
+    drafts = []
+    for place, (name, args) in enumerate(events, 1):
+        try:
+            drafts.append(draft(schema, name, args, door=DOOR, commit_id=commit_id))
+        except InvalidEvent as error:
+            raise at_place(error, place, len(events)) from None
+    return drafts
