@@ -347,8 +347,7 @@ def _error(answer: httpx.Response) -> AgentStoreError:
         if answer.status_code == 403:  # what Jupyter says to a token that it does not know
             kind = Unauthorized
             message = "The server does not accept this token (403). Give connect() the right token."
-    error = kind.__new__(kind)  # some kinds want more of their maker than the answer tells
-    AgentStoreError.__init__(error, message, field=field)
+    error = kind.saying(message, field=field)
     if isinstance(error, errors.StoreLocked):
         error.owner = {}
     return error

@@ -17,7 +17,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import (
-    AgentStoreError,
     Conflict,
     StoreClosed,
     TooLarge,
@@ -223,7 +222,8 @@ class Session:
             if not left:
                 return
             if refused is not None:
-                raise _again(refused, f"The server refused what was committed here: {refused.message}")
+                message = f"The server refused what was committed here: {refused.message}"
+                raise refused.saying(message, field=refused.field)
             if self._closed:
                 raise StoreClosed(
                     f"The store {self.store_id!r} was closed with {number_of(left, 'event')} not sent."
@@ -533,11 +533,3 @@ class Session:
 def _rebased(change: Changed) -> str:
     count, others = len(change.pending), len(change.events) - change.confirmed
     return f"{number_of(count, 'pending event')} set behind {number_of(others, 'event')} of others."
-
-
-def _again(error: AgentStoreError, message: str) -> AgentStoreError:
-    """An error of the same kind, to be raised in another thread."""
-    kind = type(error)
-    made = kind.__new__(kind)
-    AgentStoreError.__init__(made, message, field=error.field)
-    return made

@@ -6,6 +6,8 @@ Python) turns them into its own form; ``status`` is what HTTP says of each (RFC 
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class AgentStoreError(Exception):
     """Base of all errors of this package.
@@ -24,6 +26,13 @@ class AgentStoreError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+
+    @classmethod
+    def saying(cls, message: str, *, field: str | None = None) -> Self:
+        """An error of this kind of which no more than a sentence is known; some kinds want more of their maker."""
+        error = cls.__new__(cls)
+        AgentStoreError.__init__(error, message, field=field)
+        return error
 
 
 class InvalidEvent(AgentStoreError):
